@@ -1,0 +1,378 @@
+/**
+ * One TCP connection: finds the PDUs in what was received, checks their lengths and digests, and leads them through
+ * login into the full feature phase.
+ *
+ * Back-pressure: when answers that the peer doesn't take, and data that wait for the disc, exceed the budget, parsing
+ * stops and so does reading, until enough of both is gone.
+ */
+import {
+  BHS_BYTES,
+  DIGEST_BYTES,
+  OPCODE_MASK,
+  REJECT,
+  REQUEST,
+  RESPONSE,
+  ASYNC_EVENT,
+  TAG_NONE,
+} from './constants.js';
+import { digestMatches, padding } from './framing.js';
+import { FullFeature, type FullFeatureOwner } from './full-feature.js';
+import { Login, type LoginAnswer, type LoginServices } from './login.js';
+import { Negotiation, type Parameters } from './negotiation.js';
+import type { IscsiLimits, Log } from './options.js';
+import { sendPdu, type Pdu } from './pdu.js';
+import { ReceiveBuffer } from './receive.js';
+import type { Session, SessionConnection } from './session.js';
+import { serialAdd } from './serial.js';
+import { TextExchange } from './text-exchange.js';
+import { DiscoveryPhase } from './discovery-phase.js';
+import { Transmit } from './transmit.js';
+import type { Wire, WireListener } from './wire.js';
+
+/** Longest data segment before MaxRecvDataSegmentLength is declared (RFC 7143 §13.12). */
+const LOGIN_SEGMENT_BYTES = 8192;
+
+export interface ConnectionServices {
+  readonly limits: IscsiLimits;
+  readonly log: Log;
+  readonly portalGroupTag: number;
+  login: (connection: Connection) => LoginServices;
+  sendTargets: (connection: Connection, value: string) => [string, string][] | undefined;
+  /** Called at every receive, for the spin. */
+  active: () => void;
+  closed: (connection: Connection) => void;
+}
+
+/** Phase of a connection: see `#parse`. */
+type Phase = 'login' | 'discovery' | 'full-feature' | 'closing' | 'closed';
+
+export class Connection implements WireListener, SessionConnection, FullFeatureOwner {
+  readonly wire: Wire;
+  readonly #services: ConnectionServices;
+  readonly #receive = new ReceiveBuffer();
+  readonly transmit: Transmit;
+  readonly #login: Login;
+  readonly log: Log;
+  readonly since = new Date();
+  #phase: Phase = 'login';
+  #session: Session | undefined;
+  #fullFeature: FullFeature | undefined;
+  #discovery: DiscoveryPhase | undefined;
+  #loginParameters: Parameters;
+  #parameters: Parameters;
+  #text: TextExchange | undefined;
+  #segmentBytesMax = LOGIN_SEGMENT_BYTES;
+  #needBytes = BHS_BYTES;
+  #headerVerified = false;
+  #pinnedBytes = 0;
+  #stalled = false;
+  #parsing = false;
+  #why = 'closed by the peer';
+  #how: 'logout' | 'connection-lost' = 'connection-lost';
+  readonly #pdu: Pdu;
+  statSN = 1;
+  cid = 0;
+  /** Ticks of the server's clock: last byte received, and the ping that waits for an answer. */
+  heardAtMs = performance.now();
+  pingedAtMs = 0;
+  headerDigestErrors = 0;
+  dataDigestErrors = 0;
+
+  constructor(wire: Wire, services: ConnectionServices) {
+    this.wire = wire;
+    this.#services = services;
+    this.log = services.log;
+    this.transmit = new Transmit(wire, () => this.#relieve());
+    this.#login = new Login(services.login(this));
+    this.#loginParameters = new Negotiation(services.limits).parameters();
+    this.#parameters = this.#loginParameters;
+    const { buffer, view } = this.#receive;
+    this.#pdu = { buffer, view, at: 0, ahsAt: 0, ahsBytes: 0, dataAt: 0, dataBytes: 0 };
+  }
+
+  get phase(): Phase {
+    return this.#phase;
+  }
+  get session(): Session | undefined {
+    return this.#session;
+  }
+  get initiatorName(): string | undefined {
+    return this.#login.initiatorName;
+  }
+  get parameters(): Parameters {
+    return this.#parameters;
+  }
+
+  // ---- WireListener
+
+  nextBuffer(): Uint8Array {
+    return this.#receive.next(this.#needBytes);
+  }
+
+  received(bytes: number): boolean {
+    if (this.#phase === 'closing' || this.#phase === 'closed') return true;
+    this.#receive.end += bytes;
+    this.heardAtMs = performance.now();
+    this.#services.active();
+    this.#run();
+    return !this.#stalled;
+  }
+
+  closed(why: string): void {
+    if (this.#phase === 'closed') return;
+    this.#phase = 'closed';
+    if (this.#why === 'closed by the peer' && why !== '') this.#why = why;
+    this.#fullFeature?.close();
+    this.transmit.close();
+    this.#services.closed(this);
+  }
+
+  /** Why and how the connection ended, for the log and the SCSI layer. */
+  get ending(): { why: string; how: 'logout' | 'connection-lost' } {
+    return { why: this.#why, how: this.#how };
+  }
+
+  // ---- parsing
+
+  /** Parses what is here; whatever goes wrong inside ends this connection alone. */
+  #run(): void {
+    this.#parsing = true;
+    this.transmit.corked = true;
+    try {
+      this.#parse();
+    } catch (error) {
+      this.log.error(
+        { err: error, address: this.wire.remoteAddress },
+        'internal error: the connection is dropped',
+      );
+      this.fail('internal error');
+    }
+    this.transmit.corked = false;
+    this.#parsing = false;
+    this.transmit.flush();
+  }
+
+  #parse(): void {
+    const receive = this.#receive;
+    this.#needBytes = BHS_BYTES;
+    while (this.#phase !== 'closing' && this.#phase !== 'closed') {
+      if (this.#overBudget()) {
+        this.#stalled = true;
+        return;
+      }
+      const at = receive.start;
+      const have = receive.end - at;
+      if (have < BHS_BYTES) return;
+      const lengths = receive.view.getUint32(at + 4);
+      const ahsBytes = (lengths >>> 24) << 2;
+      const dataBytes = lengths & 0xffffff;
+      const parameters = this.#parameters;
+      let headerBytes = BHS_BYTES + ahsBytes;
+      if (parameters.headerDigest) {
+        if (have < headerBytes + DIGEST_BYTES) {
+          this.#needBytes = headerBytes + DIGEST_BYTES;
+          return;
+        }
+        // Lengths are only believed once the digest says so.
+        if (!this.#headerVerified && !digestMatches(receive.buffer, at, headerBytes)) {
+          this.headerDigestErrors++;
+          this.fail('header digest error');
+          return;
+        }
+        this.#headerVerified = true;
+        headerBytes += DIGEST_BYTES;
+      }
+      if (dataBytes > this.#segmentBytesMax) {
+        this.fail('a data segment longer than MaxRecvDataSegmentLength');
+        return;
+      }
+      const padded = dataBytes + padding(dataBytes);
+      const digest = parameters.dataDigest && dataBytes > 0 ? DIGEST_BYTES : 0;
+      const total = headerBytes + padded + digest;
+      if (have < total) {
+        this.#needBytes = total;
+        return;
+      }
+      this.#headerVerified = false;
+      receive.start = at + total;
+
+      const pdu = this.#pdu;
+      pdu.buffer = receive.buffer;
+      pdu.view = receive.view;
+      pdu.at = at;
+      pdu.ahsAt = at + BHS_BYTES;
+      pdu.ahsBytes = ahsBytes;
+      pdu.dataAt = at + headerBytes;
+      pdu.dataBytes = dataBytes;
+      if (digest > 0 && !digestMatches(receive.buffer, pdu.dataAt, padded)) this.#dataDigestError(pdu);
+      else this.#handle(pdu);
+    }
+  }
+
+  #handle(pdu: Pdu): void {
+    if (this.#fullFeature !== undefined) this.#fullFeature.receive(pdu);
+    else if (this.#discovery !== undefined) this.#discovery.receive(pdu);
+    else this.#loginRequest(pdu);
+  }
+
+  /** §7.8: the PDU is dropped and rejected; data of a task take the task with them. */
+  #dataDigestError(pdu: Pdu): void {
+    this.dataDigestErrors++;
+    const full = this.#fullFeature;
+    if (full === undefined) {
+      this.fail('data digest error');
+      return;
+    }
+    full.reject(REJECT.DATA_DIGEST_ERROR, pdu);
+    if ((pdu.buffer[pdu.at] & OPCODE_MASK) === REQUEST.DATA_OUT) full.dataOutLost(pdu);
+  }
+
+  // ---- login
+
+  #loginRequest(pdu: Pdu): void {
+    if ((pdu.buffer[pdu.at] & OPCODE_MASK) !== REQUEST.LOGIN) {
+      this.fail('something other than a login request before the login');
+      return;
+    }
+    this.cid = pdu.view.getUint16(pdu.at + 20);
+    const cmdSN = pdu.view.getUint32(pdu.at + 24);
+    const answer = this.#login.request(pdu);
+    // A login is immediate: it takes no CmdSN (§11.12.8).
+    const session = this.#session;
+    const numbers = {
+      statSN: this.#takeStatSN(),
+      expCmdSN: session?.expCmdSN ?? cmdSN,
+      maxCmdSN: session?.maxCmdSN() ?? serialAdd(cmdSN, this.#services.limits.commandWindow - 1),
+    };
+    sendPdu(this.transmit, this.#loginParameters, numbers, answer.fields);
+    if (answer.outcome === 'failed') this.#loginFailed(answer);
+    else if (answer.outcome === 'full-feature') this.#enterFullFeature();
+  }
+
+  #takeStatSN(): number {
+    const { statSN } = this;
+    this.statSN = serialAdd(statSN, 1);
+    return statSN;
+  }
+
+  #loginFailed(answer: LoginAnswer): void {
+    this.log.warn(
+      { initiator: this.initiatorName, address: this.wire.remoteAddress, why: answer.why },
+      'login refused',
+    );
+    this.endAfterFlush(`login refused: ${answer.why ?? ''}`, 'connection-lost');
+  }
+
+  /** The server has made or found the session of this login (`LoginServices.enter`). */
+  join(session: Session | undefined): void {
+    this.#session = session;
+  }
+
+  #enterFullFeature(): void {
+    const result = this.#login.result;
+    if (result === undefined) throw new Error('full feature phase without a login result');
+    const { negotiation } = result;
+    this.#parameters = negotiation.parameters();
+    this.#segmentBytesMax = result.maxRecvDataSegmentBytes;
+    const session = this.#session;
+    this.#text = new TextExchange({
+      negotiation,
+      sendSegmentBytes: () => Math.min(this.#parameters.maxSendDataSegmentBytes, 65_536),
+      takeTransferTag: () => session?.takeTransferTag() ?? 1,
+      sendTargets: (value) => this.#services.sendTargets(this, value),
+    });
+    negotiation.restart();
+    if (session === undefined) {
+      this.#phase = 'discovery';
+      this.#discovery = new DiscoveryPhase(this, result.cmdSN, this.#text);
+    } else {
+      this.#phase = 'full-feature';
+      this.#receive.grow(this.#segmentBytesMax);
+      this.#fullFeature = new FullFeature(this, session, this.#parameters, this.#text);
+    }
+  }
+
+  // ---- FullFeatureOwner
+
+  parametersChanged(): void {
+    const result = this.#login.result;
+    if (result === undefined) return;
+    this.#parameters = result.negotiation.parameters();
+    this.#fullFeature?.adopt(this.#parameters);
+  }
+
+  endAfterFlush(why: string, how: 'logout' | 'connection-lost'): void {
+    if (this.#phase === 'closed' || this.#phase === 'closing') return;
+    this.#phase = 'closing';
+    this.#why = why;
+    this.#how = how;
+    this.transmit.flush();
+    this.wire.end();
+  }
+
+  fail(why: string): void {
+    if (this.#phase === 'closed') return;
+    this.#why = why;
+    this.#phase = 'closing';
+    this.log.warn(
+      { initiator: this.initiatorName, address: this.wire.remoteAddress, why },
+      'connection dropped',
+    );
+    this.transmit.flush();
+    this.wire.destroy();
+  }
+
+  /** SessionConnection: the session goes on without this connection, or ends. */
+  drop(why: string): void {
+    if (this.#phase === 'closed') return;
+    this.#why = why;
+    this.#phase = 'closing';
+    this.wire.destroy();
+  }
+
+  // ---- budget
+
+  pin(bytes: number): void {
+    this.#pinnedBytes += bytes;
+    if (bytes < 0 && this.#stalled) this.#relieve();
+  }
+
+  #overBudget(): boolean {
+    if (this.#pinnedBytes === 0 && !this.transmit.blocked) return false;
+    return this.#pinnedBytes + this.transmit.queuedBytes > this.#services.limits.connectionBufferBytesMax;
+  }
+
+  /** Something was freed: goes on parsing, in a turn of its own, if the budget allows. */
+  #relieve(): void {
+    if (!this.#stalled || this.#overBudget()) return;
+    this.#stalled = false;
+    setImmediate(this.#continue);
+  }
+
+  readonly #continue = (): void => {
+    if (this.#stalled || this.#phase === 'closed' || this.#parsing) return;
+    this.#run();
+    if (!this.#isStalled()) this.wire.resume();
+  };
+
+  #isStalled(): boolean {
+    return this.#stalled;
+  }
+
+  // ---- the server's housekeeping
+
+  /** Asks whether the initiator is still there (§11.19). */
+  ping(nowMs: number): void {
+    this.pingedAtMs = nowMs;
+    this.#fullFeature?.ping();
+  }
+
+  /** Asks the initiator to log out (asynchronous event 1, §11.9.1). */
+  requestLogout(withinSeconds: number): void {
+    this.#fullFeature?.send({
+      opcode: RESPONSE.ASYNC_MESSAGE,
+      itt: TAG_NONE,
+      words: [ASYNC_EVENT.LOGOUT_REQUEST * 0x1000000, withinSeconds & 0xffff, 0],
+    });
+  }
+}

@@ -1,0 +1,501 @@
+/**
+ * The full feature phase of one connection (RFC 7143 §4.2.5, §11): admits PDUs by CmdSN, hands SCSI commands and
+ * their data to the SCSI layer, and answers everything else.
+ */
+import type { Nexus } from '../scsi/nexus.js';
+import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
+import { CDB_BYTES_MAX } from '../scsi/task.js';
+import {
+  AHS_BIDIRECTIONAL_READ_LENGTH,
+  AHS_EXTENDED_CDB,
+  BHS_BYTES,
+  COMMAND_ATTRIBUTE_MASK,
+  COMMAND_READ,
+  COMMAND_WRITE,
+  FINAL,
+  IMMEDIATE,
+  LOGOUT_REASON,
+  LOGOUT_RESPONSE,
+  OPCODE_MASK,
+  REJECT,
+  REQUEST,
+  RESPONSE,
+  SCSI_CHECK_CONDITION,
+  TAG_NONE,
+} from './constants.js';
+import { IscsiTask } from './iscsi-task.js';
+import type { Log } from './options.js';
+import type { Parameters } from './negotiation.js';
+import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
+import { PROTOCOL_SENSE } from './protocol-sense.js';
+import { serialAdd, serialDistance } from './serial.js';
+import type { Session } from './session.js';
+import type { TaskHost } from './task-host.js';
+import type { TextExchange } from './text-exchange.js';
+import { SEND_SEGMENT_BYTES_MAX, type Transmit } from './transmit.js';
+
+/** What the phase needs of its connection. */
+export interface FullFeatureOwner {
+  readonly cid: number;
+  readonly transmit: Transmit;
+  readonly log: Log;
+  /** StatSN of the next status. */
+  statSN: number;
+  pin(bytes: number): void;
+  /** Ends the connection after what is queued was sent. */
+  endAfterFlush(why: string, how: 'logout' | 'connection-lost'): void;
+  /** Breaks the connection off: a protocol error that can't be answered at error recovery level 0 (§7.9). */
+  fail(why: string): void;
+  /** Session-wide parameters changed by a text negotiation. */
+  parametersChanged(): void;
+}
+
+const { FUNCTION_COMPLETE } = TASK_MANAGEMENT_RESPONSE;
+
+/** Pooled tasks, shared by all connections. */
+const pool: IscsiTask[] = [];
+const POOL_MAX = 1024;
+/** Immediate commands that may be in flight beside the window (§4.2.2.1 asks for some). */
+const IMMEDIATE_MAX = 64;
+
+export class FullFeature implements TaskHost {
+  readonly #owner: FullFeatureOwner;
+  readonly #session: Session;
+  readonly #text: TextExchange;
+  readonly transmit: Transmit;
+  parameters: Parameters;
+  readonly nexus: Nexus;
+  sendSegmentBytes: number;
+  /** PDUs that came before their turn, by CmdSN: copies. At most a window of them. */
+  readonly #early = new Map<number, Pdu>();
+  /** Immediate tasks in flight. */
+  #immediates = 0;
+  #submitting: IscsiTask | undefined;
+  #loggedOut = false;
+
+  constructor(owner: FullFeatureOwner, session: Session, parameters: Parameters, text: TextExchange) {
+    this.#owner = owner;
+    this.#session = session;
+    this.#text = text;
+    this.transmit = owner.transmit;
+    this.nexus = session.nexus;
+    this.parameters = parameters;
+    this.sendSegmentBytes = segmentBytes(parameters);
+  }
+
+  // ---- TaskHost
+
+  takeStatSN(): number {
+    const statSN = this.#owner.statSN;
+    this.#owner.statSN = (statSN + 1) >>> 0;
+    return statSN;
+  }
+  peekStatSN(): number {
+    return this.#owner.statSN;
+  }
+  expCmdSN(): number {
+    return this.#session.expCmdSN;
+  }
+  maxCmdSN(): number {
+    return this.#session.maxCmdSN();
+  }
+  takeTransferTag(): number {
+    return this.#session.takeTransferTag();
+  }
+  pin(bytes: number): void {
+    this.#owner.pin(bytes);
+  }
+  ended(task: IscsiTask): void {
+    // A task that ends within its submit is still on the SCSI layer's stack; #command gives it back.
+    if (task.submitting) return;
+    this.#session.tasks.delete(task.itt);
+    this.#recycle(task);
+  }
+
+  #recycle(task: IscsiTask): void {
+    if (task.immediate) this.#immediates--;
+    if (pool.length < POOL_MAX) pool.push(task);
+  }
+
+  // ---- PDUs
+
+  /** One PDU whose digests are right. */
+  receive(pdu: Pdu): void {
+    const opcode = pdu.buffer[pdu.at] & OPCODE_MASK;
+    if (opcode === REQUEST.DATA_OUT) {
+      this.#dataOut(pdu);
+      return;
+    }
+    if (opcode === REQUEST.SNACK) {
+      // Nothing is retained at error recovery level 0 (§11.16).
+      this.reject(REJECT.SNACK_REJECT, pdu);
+      return;
+    }
+    if (this.#loggedOut) return;
+    if (!this.#known(opcode)) {
+      this.reject(opcode === REQUEST.LOGIN ? REJECT.PROTOCOL_ERROR : REJECT.COMMAND_NOT_SUPPORTED, pdu);
+      if (opcode === REQUEST.LOGIN) this.#owner.fail('a login request in the full feature phase');
+      return;
+    }
+    if ((pdu.buffer[pdu.at] & IMMEDIATE) === 0 && !(opcode === REQUEST.NOP_OUT && unnumbered(pdu))) {
+      const cmdSN = pdu.view.getUint32(pdu.at + 24);
+      if (cmdSN !== this.#session.expCmdSN) {
+        this.#outOfTurn(cmdSN, pdu);
+        return;
+      }
+      this.#session.expCmdSN = (cmdSN + 1) >>> 0;
+    }
+    this.#dispatch(opcode, pdu);
+    if (this.#early.size > 0) this.#takeEarly();
+  }
+
+  #known(opcode: number): boolean {
+    return opcode <= REQUEST.LOGOUT && opcode !== REQUEST.LOGIN;
+  }
+
+  /** §4.2.2.1: a command outside the window is ignored, one inside it waits for those before it. */
+  #outOfTurn(cmdSN: number, pdu: Pdu): void {
+    const session = this.#session;
+    if (!session.inWindow(cmdSN) || this.#early.has(cmdSN)) return;
+    const end = pdu.dataAt + pdu.dataBytes;
+    const copy = Buffer.from(pdu.buffer.subarray(pdu.at, end));
+    this.#owner.pin(copy.length);
+    this.#early.set(cmdSN, {
+      buffer: copy,
+      view: new DataView(copy.buffer, copy.byteOffset, copy.length),
+      at: 0,
+      ahsAt: pdu.ahsAt - pdu.at,
+      ahsBytes: pdu.ahsBytes,
+      dataAt: pdu.dataAt - pdu.at,
+      dataBytes: pdu.dataBytes,
+    });
+  }
+
+  #takeEarly(): void {
+    for (;;) {
+      const cmdSN = this.#session.expCmdSN;
+      const pdu = this.#early.get(cmdSN);
+      if (pdu === undefined) return;
+      this.#early.delete(cmdSN);
+      this.#owner.pin(-pdu.buffer.length);
+      this.#session.expCmdSN = serialAdd(cmdSN, 1);
+      this.#dispatch(pdu.buffer[pdu.at] & OPCODE_MASK, pdu);
+    }
+  }
+
+  #dispatch(opcode: number, pdu: Pdu): void {
+    if (opcode === REQUEST.SCSI_COMMAND) this.#command(pdu);
+    else if (opcode === REQUEST.NOP_OUT) this.#nopOut(pdu);
+    else if (opcode === REQUEST.TASK_MANAGEMENT) this.#taskManagement(pdu);
+    else if (opcode === REQUEST.TEXT) this.#textRequest(pdu);
+    else this.#logout(pdu);
+  }
+
+  // ---- SCSI
+
+  /** SCSI Command (§11.3). */
+  #command(pdu: Pdu): void {
+    const { buffer, view, at } = pdu;
+    const session = this.#session;
+    const itt = view.getUint32(at + 16);
+    const flags = buffer[at + 1];
+    const immediate = (buffer[at] & IMMEDIATE) !== 0;
+    if (itt === TAG_NONE || (session.tasks.size > 0 && session.tasks.has(itt))) {
+      this.reject(itt === TAG_NONE ? REJECT.PROTOCOL_ERROR : REJECT.TASK_IN_PROGRESS, pdu);
+      return;
+    }
+    if (immediate && ++this.#immediates > IMMEDIATE_MAX) {
+      this.#immediates--;
+      this.reject(REJECT.IMMEDIATE_COMMAND_REJECT, pdu);
+      return;
+    }
+    const task = pool.pop() ?? new IscsiTask();
+    task.start(this, itt);
+    task.immediate = immediate;
+    const bytes = view.getUint32(at + 20);
+    task.expectedDataOut = (flags & COMMAND_WRITE) !== 0 ? bytes : 0;
+    task.expectedDataIn = (flags & (COMMAND_READ | COMMAND_WRITE)) === COMMAND_READ ? bytes : 0;
+    task.lunHigh = view.getUint32(at + 8);
+    task.lunLow = view.getUint32(at + 12);
+    task.attribute = flags & COMMAND_ATTRIBUTE_MASK;
+    task.priority = buffer[at + 2] & 0x0f;
+    const { cdb } = task;
+    for (let i = 0; i < 16; i++) cdb[i] = buffer[at + 32 + i];
+    task.cdbLength = 16;
+    task.submitting = true;
+    this.#submitting = task;
+
+    const fault =
+      pdu.ahsBytes > 0 && !readAhs(task, pdu)
+        ? PROTOCOL_SENSE.INVALID_PDU_FIELD
+        : pdu.dataBytes > 0 || (flags & (COMMAND_WRITE | FINAL)) !== FINAL
+          ? this.#announcedData(task, pdu, flags)
+          : undefined;
+    if (fault === undefined) session.target.port.submit(task);
+    else task.complete(SCSI_CHECK_CONDITION, fault);
+
+    task.submitting = false;
+    this.#submitting = undefined;
+    if (task.over && !task.held) this.#recycle(task);
+    else {
+      session.tasks.set(itt, task);
+      task.out.settle();
+    }
+  }
+
+  /** Immediate data, and unsolicited data that the F bit announces (§11.3.1, §13.10, §13.11). */
+  #announcedData(task: IscsiTask, pdu: Pdu, flags: number): Buffer | undefined {
+    const { parameters } = this;
+    const expected = task.expectedDataOut;
+    const follows = (flags & FINAL) === 0;
+    const limit = Math.min(parameters.firstBurstBytes, expected);
+    if (pdu.dataBytes > 0) {
+      if (!parameters.immediateData || (flags & COMMAND_WRITE) === 0)
+        return PROTOCOL_SENSE.UNEXPECTED_UNSOLICITED_DATA;
+      if (pdu.dataBytes > limit) return PROTOCOL_SENSE.INCORRECT_AMOUNT_OF_DATA;
+      task.out.immediate(pdu.buffer, pdu.dataAt, pdu.dataBytes);
+    }
+    if (follows) {
+      if (parameters.initialR2T || (flags & COMMAND_WRITE) === 0)
+        return PROTOCOL_SENSE.UNEXPECTED_UNSOLICITED_DATA;
+      task.out.announceUnsolicited(limit);
+    }
+    return undefined;
+  }
+
+  /** SCSI Data-Out (§11.7). */
+  #dataOut(pdu: Pdu): void {
+    const { view, at } = pdu;
+    const task = this.#session.tasks.get(view.getUint32(at + 16));
+    // Data of a task that is gone (aborted, or ended early) may still be on their way: they are dropped.
+    if (task === undefined) return;
+    const fault = task.out.dataOut(
+      view.getUint32(at + 20),
+      view.getUint32(at + 36),
+      view.getUint32(at + 40),
+      (pdu.buffer[at + 1] & FINAL) !== 0,
+      pdu.buffer,
+      pdu.dataAt,
+      pdu.dataBytes,
+    );
+    if (fault === undefined) return;
+    this.#owner.log.warn({ initiator: this.nexus.initiatorName, fault }, 'Data-Out refused');
+    this.reject(REJECT.PROTOCOL_ERROR, pdu);
+    this.#abandon(task, PROTOCOL_SENSE.INCORRECT_AMOUNT_OF_DATA);
+  }
+
+  /** A Data-Out whose digest was wrong is gone: its task can't be completed at error recovery level 0 (§7.8). */
+  dataOutLost(pdu: Pdu): void {
+    const task = this.#session.tasks.get(pdu.view.getUint32(pdu.at + 16));
+    if (task !== undefined) this.#abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
+  }
+
+  /** Ends a task whose data went wrong: the SCSI layer drops it, the initiator gets the sense. */
+  #abandon(task: IscsiTask, sense: Buffer): void {
+    task.out.stop();
+    if (!task.over) {
+      this.#session.target.port.manage(
+        {
+          nexus: this.nexus,
+          function: TASK_MANAGEMENT.ABORT_TASK,
+          lunHigh: task.lunHigh,
+          lunLow: task.lunLow,
+          task,
+        },
+        () => undefined,
+      );
+      this.#respondTo(task.itt, sense);
+    } else task.releaseHeld();
+  }
+
+  #respondTo(itt: number, sense: Buffer): void {
+    const data = Buffer.alloc(2 + sense.length);
+    data.writeUInt16BE(sense.length);
+    sense.copy(data, 2);
+    this.send({ opcode: RESPONSE.SCSI_RESPONSE, detail: SCSI_CHECK_CONDITION, itt, data });
+  }
+
+  // ---- task management
+
+  /** Task Management Function Request (§11.5) and its response (§11.6), with RFC 7144's functions. */
+  #taskManagement(pdu: Pdu): void {
+    const { view, at } = pdu;
+    const session = this.#session;
+    const functionCode = pdu.buffer[at + 1] & 0x7f;
+    const itt = view.getUint32(at + 16);
+    const referenced = view.getUint32(at + 20);
+    const needsTask =
+      functionCode === TASK_MANAGEMENT.ABORT_TASK || functionCode === TASK_MANAGEMENT.QUERY_TASK;
+    const task = needsTask ? session.tasks.get(referenced) : undefined;
+    if (functionCode === TASK_MANAGEMENT.TASK_REASSIGN) {
+      this.#managed(itt, TASK_MANAGEMENT_RESPONSE.REASSIGNMENT_NOT_SUPPORTED, 0);
+      return;
+    }
+    if (functionCode === TASK_MANAGEMENT.ABORT_TASK && (task === undefined || task.held)) {
+      // Ended already; only its status waits for data that the initiator now won't send.
+      if (task !== undefined) {
+        task.abandonHeld();
+        this.#managed(itt, TASK_MANAGEMENT_RESPONSE.FUNCTION_COMPLETE, 0);
+      } else this.#abortOfUnknown(itt, view.getUint32(at + 32));
+      return;
+    }
+    session.target.port.manage(
+      {
+        nexus: this.nexus,
+        function: functionCode,
+        lunHigh: view.getUint32(at + 8),
+        lunLow: view.getUint32(at + 12),
+        task,
+      },
+      (response, additional) => {
+        this.#managed(itt, response, additional);
+        // §11.5.1: a cold reset is a power cycle, which ends every connection.
+        if (functionCode === TASK_MANAGEMENT.TARGET_COLD_RESET && response === FUNCTION_COMPLETE)
+          this.#owner.endAfterFlush('target cold reset', 'connection-lost');
+      },
+    );
+  }
+
+  /** §11.6.1: the task isn't here. It may have ended, or its command may not have come yet. */
+  #abortOfUnknown(itt: number, refCmdSN: number): void {
+    const session = this.#session;
+    const early = this.#early.get(refCmdSN);
+    if (early !== undefined) {
+      // Its place in the sequence stays, its work goes: a NOP-Out without an answer.
+      early.buffer[early.at] = REQUEST.NOP_OUT;
+      early.view.setUint32(early.at + 16, TAG_NONE);
+    }
+    const pendingOrSkipped = early !== undefined || serialDistance(refCmdSN, session.expCmdSN) >= 0;
+    const known = pendingOrSkipped && session.inWindow(refCmdSN);
+    this.#managed(
+      itt,
+      known ? TASK_MANAGEMENT_RESPONSE.FUNCTION_COMPLETE : TASK_MANAGEMENT_RESPONSE.TASK_DOES_NOT_EXIST,
+      0,
+    );
+  }
+
+  #managed(itt: number, response: number, additional: number): void {
+    this.send({
+      opcode: RESPONSE.TASK_MANAGEMENT,
+      detail: response << 8,
+      itt,
+      words: [additional << 8, 0, 0],
+    });
+  }
+
+  // ---- NOP, text, logout
+
+  /** NOP-Out (§11.18): a ping of the initiator, or its answer to ours. */
+  #nopOut(pdu: Pdu): void {
+    const itt = pdu.view.getUint32(pdu.at + 16);
+    if (itt === TAG_NONE) return;
+    const bytes = Math.min(pdu.dataBytes, this.sendSegmentBytes);
+    this.send({
+      opcode: RESPONSE.NOP_IN,
+      lunHigh: pdu.view.getUint32(pdu.at + 8),
+      lunLow: pdu.view.getUint32(pdu.at + 12),
+      itt,
+      ttt: TAG_NONE,
+      data: pdu.buffer.subarray(pdu.dataAt, pdu.dataAt + bytes),
+    });
+  }
+
+  /** NOP-In as a ping (§11.19): the initiator has to answer. */
+  ping(): void {
+    sendPdu(
+      this.transmit,
+      this.parameters,
+      { statSN: this.#owner.statSN, expCmdSN: this.expCmdSN(), maxCmdSN: this.maxCmdSN() },
+      { opcode: RESPONSE.NOP_IN, itt: TAG_NONE, ttt: this.takeTransferTag() },
+    );
+  }
+
+  #textRequest(pdu: Pdu): void {
+    const outcome = this.#text.request(pdu);
+    if (outcome.kind === 'reject') this.reject(outcome.reason, pdu);
+    else {
+      this.send({ opcode: RESPONSE.TEXT, ...outcome.answer });
+      if (outcome.renegotiated) this.#owner.parametersChanged();
+    }
+  }
+
+  /** Logout (§11.14, §11.15). */
+  #logout(pdu: Pdu): void {
+    const reason = pdu.buffer[pdu.at + 1] & 0x7f;
+    const itt = pdu.view.getUint32(pdu.at + 16);
+    const cid = pdu.view.getUint16(pdu.at + 20);
+    let response: number = LOGOUT_RESPONSE.CLOSED;
+    if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY) response = LOGOUT_RESPONSE.RECOVERY_NOT_SUPPORTED;
+    else if (reason === LOGOUT_REASON.CLOSE_CONNECTION && cid !== this.#owner.cid)
+      response = LOGOUT_RESPONSE.CID_NOT_FOUND;
+    else if (reason > LOGOUT_REASON.REMOVE_FOR_RECOVERY) {
+      this.reject(REJECT.INVALID_PDU_FIELD, pdu);
+      return;
+    }
+    this.send({ opcode: RESPONSE.LOGOUT, detail: response << 8, itt, words: [0, 0, 0] });
+    if (response !== LOGOUT_RESPONSE.CLOSED) return;
+    this.#loggedOut = true;
+    this.#owner.endAfterFlush('logout', 'logout');
+  }
+
+  // ---- sending
+
+  /** Sends a status-bearing PDU with the next StatSN. */
+  send(fields: AnswerFields): void {
+    sendPdu(
+      this.transmit,
+      this.parameters,
+      { statSN: this.takeStatSN(), expCmdSN: this.expCmdSN(), maxCmdSN: this.maxCmdSN() },
+      fields,
+    );
+  }
+
+  /** Reject (§11.17) carries the header that it refuses. */
+  reject(reason: number, pdu: Pdu): void {
+    const data = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.at + BHS_BYTES));
+    this.send({ opcode: RESPONSE.REJECT, detail: reason << 8, itt: TAG_NONE, data });
+  }
+
+  /** Takes new values after a text negotiation. */
+  adopt(parameters: Parameters): void {
+    this.parameters = parameters;
+    this.sendSegmentBytes = segmentBytes(parameters);
+  }
+
+  /** The connection is gone: nothing waits any more. */
+  close(): void {
+    this.#early.clear();
+    if (this.#submitting !== undefined) this.#submitting.discard();
+  }
+}
+
+const segmentBytes = (parameters: Parameters): number =>
+  Math.min(parameters.maxSendDataSegmentBytes, SEND_SEGMENT_BYTES_MAX);
+
+/** A NOP-Out that answers ours has no ITT and takes no CmdSN (§11.18.1). */
+const unnumbered = (pdu: Pdu): boolean => pdu.view.getUint32(pdu.at + 16) === TAG_NONE;
+
+/**
+ * Additional header segments (§11.2.2): an extended CDB or a bidirectional read length. False if they are malformed.
+ */
+function readAhs(task: IscsiTask, pdu: Pdu): boolean {
+  const end = pdu.ahsAt + pdu.ahsBytes;
+  for (let at = pdu.ahsAt; at < end;) {
+    // Type-specific length counts everything behind the type byte, without padding.
+    const length = pdu.view.getUint16(at);
+    const type = pdu.buffer[at + 2];
+    const next = at + 3 + length + (-(3 + length) & 3);
+    if (length === 0 || next > end) return false;
+    if (type === AHS_EXTENDED_CDB) {
+      const extra = length - 1;
+      if (16 + extra > CDB_BYTES_MAX) return false;
+      pdu.buffer.copy(task.cdb, 16, at + 4, at + 4 + extra);
+      task.cdbLength = 16 + extra;
+    } else if (type === AHS_BIDIRECTIONAL_READ_LENGTH) {
+      if (length !== 5) return false;
+      task.expectedDataIn = pdu.view.getUint32(at + 4);
+    } else return false;
+    at = next;
+  }
+  return true;
+}

@@ -1,0 +1,332 @@
+/**
+ * A SCSI task as iSCSI carries it: command in, Data-Out gathered by unsolicited data and R2T, Data-In cut into PDUs,
+ * status with residuals (RFC 7143 §4.2.5, §11.3, §11.4, §11.7, §11.8).
+ *
+ * Tasks are pooled. Everything on the path of a small read or write is plain stores into the slab.
+ */
+import type { Nexus } from '../scsi/nexus.js';
+import { Task, type DataInSegment } from '../scsi/task.js';
+import {
+  DATA_IN_STATUS,
+  FINAL,
+  RESIDUAL_OVERFLOW,
+  RESIDUAL_UNDERFLOW,
+  RESPONSE,
+  SCSI_GOOD,
+  TAG_NONE,
+} from './constants.js';
+import { OutTransfer } from './out-transfer.js';
+import { dataOffset, seal, wireBytes } from './framing.js';
+import type { TaskHost } from './task-host.js';
+
+/** Segments of asynchronous reads up to this length are copied together; longer ones are sent as they are. */
+const COPY_BYTES_MAX = 16_384;
+
+interface Piece extends DataInSegment {
+  /** The whole PDU. */
+  pdu: Buffer;
+}
+
+export class IscsiTask extends Task {
+  #host: TaskHost | undefined;
+  override nexus!: Nexus;
+  /** Initiator task tag. */
+  itt = 0;
+  immediate = false;
+  /** True once the SCSI layer has ended the task. */
+  over = false;
+  /** True while the transport's receive callback that brought the command is still in it. */
+  submitting = false;
+  readonly out: OutTransfer = new OutTransfer(this);
+
+  #dataInBytes = 0;
+  #dataInWanted = 0;
+  #dataInSent = 0;
+  #burstSent = 0;
+  #dataSN = 0;
+  #reservedBytes = 0;
+  #reservedAt = 0;
+  #pieces: Piece[] = [];
+  #pinnedBytes = 0;
+  #heldStatus = 0;
+  #heldSense: Buffer | undefined;
+  #held = false;
+
+  /** Prepares a pooled task for a command. CDB, LUN and attribute are the caller's to fill. */
+  start(host: TaskHost, itt: number): void {
+    this.#host = host;
+    this.nexus = host.nexus;
+    this.itt = itt;
+    this.over = false;
+    this.aborted = false;
+    this.#dataInBytes = 0;
+    this.#dataInWanted = 0;
+    this.#dataInSent = 0;
+    this.#burstSent = 0;
+    this.#dataSN = 0;
+    this.#reservedBytes = 0;
+    this.#held = false;
+    this.out.reset();
+  }
+
+  get host(): TaskHost {
+    if (this.#host === undefined) throw new Error('a task without a connection');
+    return this.#host;
+  }
+
+  // ---- Data-Out
+
+  override receiveDataOut(bytes: number, whole: boolean): void {
+    this.out.begin(bytes, whole);
+  }
+
+  override keep(buffer: Buffer, offset: number, length: number): Buffer {
+    const copy = Buffer.allocUnsafeSlow(length);
+    buffer.copy(copy, 0, offset, offset + length);
+    this.pin(length);
+    return copy;
+  }
+
+  /** Counts memory that lives until the task ends. */
+  pin(bytes: number): void {
+    this.#pinnedBytes += bytes;
+    this.host.pin(bytes);
+  }
+
+  takeDataSN(): number {
+    return this.#dataSN++;
+  }
+
+  // ---- Data-In
+
+  override beginDataIn(bytes: number): number {
+    this.#dataInWanted = bytes;
+    this.#dataInBytes = Math.min(bytes, this.expectedDataIn);
+    return this.#dataInBytes;
+  }
+
+  override reserveDataIn(bytes: number): number {
+    const host = this.host;
+    const length = this.#pieceBytes(bytes);
+    this.#reservedBytes = length;
+    const offset = host.transmit.reserve(wireBytes(host.parameters, length));
+    this.#reservedAt = offset;
+    this.inBuffer = host.transmit.buffer;
+    this.inOffset = offset + dataOffset(host.parameters);
+    return length;
+  }
+
+  /** The next PDU's data length: within the initiator's segment length and the rest of the burst (§11.7.1). */
+  #pieceBytes(bytes: number): number {
+    const host = this.host;
+    return Math.min(bytes, host.sendSegmentBytes, host.parameters.maxBurstBytes - this.#burstSent);
+  }
+
+  override cancelDataIn(): void {
+    const host = this.host;
+    host.transmit.cancel(wireBytes(host.parameters, this.#reservedBytes));
+    this.#reservedBytes = 0;
+  }
+
+  override commitDataIn(last: boolean): void {
+    const host = this.host;
+    if (this.aborted) {
+      this.cancelDataIn();
+      if (last) this.#finish();
+      return;
+    }
+    this.#dataInHeader(host.transmit.view, this.#reservedAt, this.#reservedBytes, last);
+    seal(host.transmit.buffer, this.#reservedAt, this.#reservedBytes, host.parameters);
+    host.transmit.commit();
+    if (last) this.#finish();
+  }
+
+  /** §11.7: status travels in the last PDU (phase collapse). */
+  #dataInHeader(view: DataView, offset: number, length: number, last: boolean): void {
+    const host = this.host;
+    const position = this.#dataInSent;
+    this.#dataInSent += length;
+    this.#burstSent += length;
+    let flags = 0;
+    if (last || this.#burstSent === host.parameters.maxBurstBytes || this.#dataInSent === this.#dataInBytes) {
+      flags = FINAL;
+      this.#burstSent = 0;
+    }
+    let residual = 0;
+    if (last) {
+      residual = this.#residual();
+      flags |= DATA_IN_STATUS | residualFlag(residual);
+    }
+    view.setUint32(offset, (RESPONSE.DATA_IN << 24) | (flags << 16) | SCSI_GOOD);
+    view.setUint32(offset + 4, length);
+    view.setUint32(offset + 8, 0);
+    view.setUint32(offset + 12, 0);
+    view.setUint32(offset + 16, this.itt);
+    view.setUint32(offset + 20, TAG_NONE);
+    view.setUint32(offset + 24, last ? host.takeStatSN() : 0);
+    view.setUint32(offset + 28, host.expCmdSN());
+    view.setUint32(offset + 32, host.maxCmdSN());
+    view.setUint32(offset + 36, this.#dataSN++);
+    view.setUint32(offset + 40, position);
+    view.setUint32(offset + 44, Math.abs(residual));
+  }
+
+  override segmentDataIn(bytes: number): DataInSegment[] {
+    const host = this.host;
+    const pieces: Piece[] = [];
+    let burst = 0;
+    for (let left = bytes; left > 0;) {
+      const length = Math.min(left, host.sendSegmentBytes, host.parameters.maxBurstBytes - burst);
+      const total = wireBytes(host.parameters, length);
+      const pdu = Buffer.allocUnsafeSlow(total);
+      this.pin(total);
+      pieces.push({ pdu, buffer: pdu, offset: dataOffset(host.parameters), length });
+      burst = burst + length === host.parameters.maxBurstBytes ? 0 : burst + length;
+      left -= length;
+    }
+    this.#pieces = pieces;
+    return pieces;
+  }
+
+  override sendSegments(): void {
+    const host = this.host;
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    if (!this.aborted) {
+      for (let i = 0; i < pieces.length; i++) this.#sendPiece(host, pieces[i], i === pieces.length - 1);
+      host.transmit.schedule();
+    }
+    this.#finish();
+  }
+
+  #sendPiece(host: TaskHost, piece: Piece, last: boolean): void {
+    const { pdu, length } = piece;
+    this.#dataInHeader(new DataView(pdu.buffer, pdu.byteOffset, pdu.length), 0, length, last);
+    seal(pdu, 0, length, host.parameters);
+    if (pdu.length > COPY_BYTES_MAX) {
+      host.transmit.sendBuffer(pdu);
+      return;
+    }
+    const offset = host.transmit.reserve(pdu.length);
+    pdu.copy(host.transmit.buffer, offset);
+    host.transmit.commit();
+  }
+
+  override sendDataIn(data: Buffer): void {
+    let left = this.beginDataIn(data.length);
+    if (left === 0) {
+      this.complete(SCSI_GOOD);
+      return;
+    }
+    for (let sent = 0; left > 0;) {
+      const length = this.reserveDataIn(left);
+      data.copy(this.inBuffer, this.inOffset, sent, sent + length);
+      sent += length;
+      left -= length;
+      this.commitDataIn(left === 0);
+    }
+  }
+
+  // ---- the end
+
+  /**
+   * What was expected and not moved is positive (underflow), what did not fit is negative (overflow); §11.4.5.
+   */
+  #residual(): number {
+    if (this.#dataInWanted > this.expectedDataIn) return this.expectedDataIn - this.#dataInWanted;
+    if (this.out.wantedBytes > this.expectedDataOut) return this.expectedDataOut - this.out.wantedBytes;
+    return this.expectedDataIn - this.#dataInSent + (this.expectedDataOut - this.out.wantedBytes);
+  }
+
+  override discard(): void {
+    this.aborted = true;
+    this.out.stop();
+  }
+
+  override complete(status: number, sense?: Buffer): void {
+    if (this.aborted) {
+      this.#finish();
+      return;
+    }
+    // The initiator may still be sending what it was asked for, or what it announced; a status before its end would
+    // free the task tag under that data.
+    if (this.out.expectsMore()) {
+      this.#held = true;
+      this.#heldStatus = status;
+      this.#heldSense = sense === undefined ? undefined : Buffer.from(sense);
+      this.over = true;
+      this.out.ignoreRest();
+      return;
+    }
+    this.#respond(status, sense);
+    this.#finish();
+  }
+
+  /** The last data of a task that had already ended arrived: its status can go. */
+  releaseHeld(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    if (!this.aborted) this.#respond(this.#heldStatus, this.#heldSense);
+    this.#finish();
+  }
+
+  /** The session is over: a status that waits for data will never be sent. */
+  abandonHeld(): void {
+    this.discard();
+    this.releaseHeld();
+  }
+
+  /** True while the status waits for the initiator's data. */
+  get held(): boolean {
+    return this.#held;
+  }
+
+  /** SCSI Response (§11.4); sense goes behind its own two-byte length (§11.4.7). */
+  #respond(status: number, sense: Buffer | undefined): void {
+    const host = this.host;
+    const senseBytes = sense === undefined || sense.length === 0 ? 0 : 2 + sense.length;
+    const offset = host.transmit.reserve(wireBytes(host.parameters, senseBytes));
+    const { view, buffer } = host.transmit;
+    const residual = this.#residual();
+    view.setUint32(
+      offset,
+      (RESPONSE.SCSI_RESPONSE << 24) | ((FINAL | residualFlag(residual)) << 16) | status,
+    );
+    view.setUint32(offset + 4, senseBytes);
+    view.setUint32(offset + 8, 0);
+    view.setUint32(offset + 12, 0);
+    view.setUint32(offset + 16, this.itt);
+    view.setUint32(offset + 20, 0);
+    view.setUint32(offset + 24, host.takeStatSN());
+    view.setUint32(offset + 28, host.expCmdSN());
+    view.setUint32(offset + 32, host.maxCmdSN());
+    view.setUint32(offset + 36, this.#dataSN);
+    view.setUint32(offset + 40, 0);
+    view.setUint32(offset + 44, Math.abs(residual));
+    if (sense !== undefined && senseBytes > 0) {
+      const at = offset + dataOffset(host.parameters);
+      view.setUint16(at, sense.length);
+      sense.copy(buffer, at + 2);
+    }
+    seal(buffer, offset, senseBytes, host.parameters);
+    host.transmit.commit();
+  }
+
+  #finish(): void {
+    this.over = true;
+    const host = this.host;
+    this.out.reset();
+    if (this.#pinnedBytes > 0) {
+      host.pin(-this.#pinnedBytes);
+      this.#pinnedBytes = 0;
+    }
+    this.#heldSense = undefined;
+    this.#pieces = [];
+    this.handler = undefined;
+    this.scratch = undefined;
+    host.ended(this);
+  }
+}
+
+const residualFlag = (residual: number): number =>
+  residual === 0 ? 0 : residual > 0 ? RESIDUAL_UNDERFLOW : RESIDUAL_OVERFLOW;

@@ -1,0 +1,167 @@
+/**
+ * Negotiation of keys (RFC 7143 §6.2, §13): one resolver for every key of the table in keys.ts.
+ *
+ * A `Negotiation` lives as long as its connection. It answers what the initiator offers and holds the values in force.
+ */
+import { keyRule, KEYS, type KeyRule } from './keys.js';
+import type { IscsiLimits } from './options.js';
+import { parseNumber } from './text.js';
+
+export type KeyValue = boolean | number | string;
+
+/** Which login stage, or 'full-feature' for text requests. */
+export type NegotiationStage = 'security' | 'operational' | 'full-feature';
+
+/** Values in force, by their meaning; lengths in bytes. */
+export interface Parameters {
+  headerDigest: boolean;
+  dataDigest: boolean;
+  initialR2T: boolean;
+  immediateData: boolean;
+  maxBurstBytes: number;
+  firstBurstBytes: number;
+  maxOutstandingR2T: number;
+  /** The initiator's MaxRecvDataSegmentLength: the longest data segment that this target may send. */
+  maxSendDataSegmentBytes: number;
+  taskReporting: string;
+  protocolLevel: number;
+}
+
+/** The initiator broke a rule of negotiation that no answer can mend (§7.10): the login or session ends. */
+export class NegotiationError extends Error {}
+
+/** Keys that RFC 7143 §13.25 obsoletes, which must not be answered NotUnderstood. */
+const OBSOLETE: ReadonlyMap<string, string> = new Map([
+  ['IFMarker', 'No'],
+  ['OFMarker', 'No'],
+  ['IFMarkInt', 'Reject'],
+  ['OFMarkInt', 'Reject'],
+]);
+
+/** Answers that close a negotiation without a result (§6.2). */
+const CONSTANTS: ReadonlySet<string> = new Set(['NotUnderstood', 'Irrelevant', 'Reject']);
+
+export class Negotiation {
+  readonly #limits: IscsiLimits;
+  readonly #values = new Map<string, KeyValue>();
+  /** Keys that the initiator sent in this negotiation: each may come once (§6.2). */
+  readonly #seen = new Set<string>();
+  discovery = false;
+  /** False when the login joins a session that exists: its session-wide keys are settled (§13, "LO"). */
+  leading = true;
+
+  constructor(limits: IscsiLimits) {
+    this.#limits = limits;
+    for (const rule of KEYS) if (rule.initial !== undefined) this.#values.set(rule.name, rule.initial);
+  }
+
+  /** A new text negotiation of the full feature phase begins: keys may be named again. */
+  restart(): void {
+    this.#seen.clear();
+  }
+
+  /** What a key stands at; declared texts are undefined until they came. */
+  value(name: string): KeyValue | undefined {
+    return this.#values.get(name);
+  }
+
+  text(name: string): string | undefined {
+    const value = this.#values.get(name);
+    return typeof value === 'string' ? value : undefined;
+  }
+
+  /**
+   * Takes one pair from the initiator and returns the value to answer with, or undefined for no answer.
+   * Throws NegotiationError for what ends the negotiation.
+   */
+  offer(name: string, value: string, stage: NegotiationStage): string | undefined {
+    if (this.#seen.has(name)) throw new NegotiationError(`${name} came twice`);
+    // An answer of the initiator to a declaration of ours needs no answer, and closes nothing that is open.
+    const rule = keyRule(name);
+    if (CONSTANTS.has(value)) return undefined;
+    if (this.#seen.size >= SEEN_MAX) throw new NegotiationError('too many keys');
+    this.#seen.add(name);
+    if (rule === undefined) return OBSOLETE.get(name) ?? 'NotUnderstood';
+    if (rule.sender === 'target') return 'Reject';
+    if (!allowed(rule, stage)) {
+      if (stage === 'full-feature' || rule.stages === 'security') return 'Reject';
+      throw new NegotiationError(`${name} does not belong to this stage`);
+    }
+    if (rule.leadingOnly && !this.leading && rule.result !== 'declare') return 'Reject';
+    if (rule.normalOnly && this.discovery) return 'Irrelevant';
+    if (name === 'FirstBurstLength' && this.#noUnsolicited()) return 'Irrelevant';
+    return rule.result === 'declare' ? this.#declare(rule, value) : this.#resolve(rule, value);
+  }
+
+  #noUnsolicited(): boolean {
+    return this.#values.get('InitialR2T') === true && this.#values.get('ImmediateData') === false;
+  }
+
+  #declare(rule: KeyRule, value: string): string | undefined {
+    if (rule.kind === 'text') {
+      this.#values.set(rule.name, value);
+      return undefined;
+    }
+    const number = this.#numberInRange(rule, value);
+    if (number === undefined) return 'Reject';
+    this.#values.set(rule.name, number);
+    return undefined;
+  }
+
+  #numberInRange(rule: KeyRule, value: string): number | undefined {
+    const number = parseNumber(value);
+    if (number === undefined || rule.range === undefined) return undefined;
+    return number < rule.range[0] || number > rule.range[1] ? undefined : number;
+  }
+
+  #resolve(rule: KeyRule, value: string): string | undefined {
+    const wish = rule.wish?.(this.#limits);
+    if (rule.kind === 'boolean') {
+      if (value !== 'Yes' && value !== 'No') return 'Reject';
+      const offered = value === 'Yes';
+      const result = rule.result === 'or' ? offered || wish === true : offered && wish === true;
+      this.#values.set(rule.name, result);
+      return result ? 'Yes' : 'No';
+    }
+    if (rule.kind === 'number') {
+      const offered = this.#numberInRange(rule, value);
+      if (offered === undefined || typeof wish !== 'number') return 'Reject';
+      const result = rule.result === 'minimum' ? Math.min(offered, wish) : Math.max(offered, wish);
+      this.#values.set(rule.name, result);
+      return String(result);
+    }
+    const ours: readonly string[] = Array.isArray(wish) ? wish : [];
+    // The initiator's order is its preference; the first that we know wins (§6.2.1).
+    const chosen = value.split(',').find((item) => ours.includes(item));
+    if (chosen === undefined) return 'Reject';
+    this.#values.set(rule.name, chosen);
+    return chosen;
+  }
+
+  /** The values in force, once the login is over or a text negotiation changed them. */
+  parameters(): Parameters {
+    const number = (name: string): number => Number(this.#values.get(name));
+    const maxBurstBytes = number('MaxBurstLength');
+    return {
+      headerDigest: this.#values.get('HeaderDigest') === 'CRC32C',
+      dataDigest: this.#values.get('DataDigest') === 'CRC32C',
+      initialR2T: this.#values.get('InitialR2T') === true,
+      immediateData: this.#values.get('ImmediateData') === true,
+      maxBurstBytes,
+      // §13.14: FirstBurstLength must not exceed MaxBurstLength.
+      firstBurstBytes: Math.min(number('FirstBurstLength'), maxBurstBytes),
+      maxOutstandingR2T: number('MaxOutstandingR2T'),
+      maxSendDataSegmentBytes: number('MaxRecvDataSegmentLength'),
+      taskReporting: String(this.#values.get('TaskReporting')),
+      protocolLevel: number('iSCSIProtocolLevel'),
+    };
+  }
+}
+
+/** Distinct keys that one negotiation may name; far more than the standard has, far less than would hurt. */
+const SEEN_MAX = 128;
+
+function allowed(rule: KeyRule, stage: NegotiationStage): boolean {
+  if (stage === 'full-feature') return rule.fullFeature;
+  return rule.stages === 'any' || rule.stages === stage;
+}

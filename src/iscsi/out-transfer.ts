@@ -1,0 +1,254 @@
+/**
+ * The Data-Out side of one task: immediate data, unsolicited Data-Out, and data that the target asks for by R2T
+ * (RFC 7143 §4.2.5.2, §11.7, §11.8).
+ *
+ * Data come in order (DataPDUInOrder and DataSequenceInOrder are Yes), so one position tells everything: bytes below
+ * `#received` are here, R2Ts are out up to `#asked`. Chunks go to the SCSI layer where they lie in the receive
+ * buffer; only what must wait, or isn't whole blocks, is copied.
+ */
+import { FINAL, RESPONSE, TAG_NONE } from './constants.js';
+import { seal, wireBytes } from './framing.js';
+import type { IscsiTask } from './iscsi-task.js';
+
+const BLOCK_BYTES = 512;
+const EMPTY = Buffer.alloc(0);
+
+/** An R2T whose data are still to come. */
+interface OpenR2T {
+  ttt: number;
+  /** First byte behind its range. */
+  end: number;
+  /** DataSN that its next Data-Out carries. */
+  dataSN: number;
+}
+
+/** Why Data-Out is refused; the words go to the log. */
+export type DataOutFault = string;
+
+export class OutTransfer {
+  readonly #task: IscsiTask;
+  /** What the CDB asks for; may exceed what the initiator announced. */
+  wantedBytes = 0;
+  /** What will be delivered: the smaller of both. */
+  #total = 0;
+  #begun = false;
+  #ignoring = false;
+
+  /** Bytes of the initiator's stream that have arrived, and that have gone to the SCSI layer. */
+  #received = 0;
+  #delivered = 0;
+  #asked = 0;
+  /** The initiator will send unsolicited Data-Out up to this position (exclusive); 0: none. */
+  #unsolicitedEnd = 0;
+  #unsolicitedOpen = false;
+  #unsolicitedDataSN = 0;
+  #open: OpenR2T[] = [];
+
+  /** Immediate data where they lie in the receive buffer, valid only while the command is submitted. */
+  #immediateBuffer: Buffer = EMPTY;
+  #immediateOffset = 0;
+  #immediateBytes = 0;
+  /** Copies of data that came before the SCSI layer asked. */
+  #early: Buffer[] = [];
+  #gather: Buffer | undefined;
+  #gathered = 0;
+
+  constructor(task: IscsiTask) {
+    this.#task = task;
+  }
+
+  reset(): void {
+    this.wantedBytes = 0;
+    this.#total = 0;
+    this.#begun = false;
+    this.#ignoring = false;
+    this.#received = 0;
+    this.#delivered = 0;
+    this.#asked = 0;
+    this.#unsolicitedEnd = 0;
+    this.#unsolicitedOpen = false;
+    this.#unsolicitedDataSN = 0;
+    if (this.#open.length > 0) this.#open = [];
+    this.#immediateBytes = 0;
+    if (this.#early.length > 0) this.#early = [];
+    this.#gather = undefined;
+    this.#gathered = 0;
+  }
+
+  /** The command brought immediate data. */
+  immediate(buffer: Buffer, offset: number, bytes: number): void {
+    this.#immediateBuffer = buffer;
+    this.#immediateOffset = offset;
+    this.#immediateBytes = bytes;
+    this.#received = bytes;
+  }
+
+  /** Unsolicited Data-Out will follow the command (its F bit was 0), up to `end` bytes of the stream. */
+  announceUnsolicited(end: number): void {
+    this.#unsolicitedOpen = true;
+    this.#unsolicitedEnd = end;
+  }
+
+  /** Submit is over, and the receive buffer moves on: what the SCSI layer has not asked for yet is copied. */
+  settle(): void {
+    if (this.#immediateBytes > 0 && !this.#begun)
+      this.#early.push(this.#task.keep(this.#immediateBuffer, this.#immediateOffset, this.#immediateBytes));
+    this.#immediateBytes = 0;
+  }
+
+  begin(bytes: number, whole: boolean): void {
+    const task = this.#task;
+    this.wantedBytes = bytes;
+    this.#total = Math.min(bytes, task.expectedDataOut);
+    this.#begun = true;
+    if (whole && this.#total > this.#immediateBytes) this.#startGather();
+    const immediateBytes = this.#immediateBytes;
+    this.#immediateBytes = 0;
+    if (immediateBytes > 0) this.#deliver(this.#immediateBuffer, this.#immediateOffset, immediateBytes);
+    const early = this.#early;
+    if (early.length > 0) {
+      this.#early = [];
+      for (const chunk of early) this.#deliver(chunk, 0, chunk.length);
+    }
+    this.#advance();
+  }
+
+  /** True while the initiator owes data that it announced or was asked for. */
+  expectsMore(): boolean {
+    return this.#unsolicitedOpen || this.#open.length > 0;
+  }
+
+  /** The task has ended: remaining data are taken and dropped. */
+  ignoreRest(): void {
+    this.#ignoring = true;
+    this.#gather = undefined;
+  }
+
+  /** The task was aborted: nothing more is asked for or taken. */
+  stop(): void {
+    this.#ignoring = true;
+    this.#unsolicitedOpen = false;
+    this.#open = [];
+    this.#gather = undefined;
+  }
+
+  /**
+   * A Data-Out PDU for this task. Returns a fault if it breaks the protocol; nothing was taken then.
+   */
+  dataOut(
+    ttt: number,
+    dataSN: number,
+    bufferOffset: number,
+    final: boolean,
+    buffer: Buffer,
+    offset: number,
+    bytes: number,
+  ): DataOutFault | undefined {
+    if (this.#task.aborted) return undefined;
+    if (bufferOffset !== this.#received) return 'buffer offset out of order';
+    if (ttt === TAG_NONE) {
+      if (!this.#unsolicitedOpen) return 'unsolicited data that were not announced';
+      if (dataSN !== this.#unsolicitedDataSN) return 'DataSN out of order';
+      if (bufferOffset + bytes > this.#unsolicitedEnd) return 'unsolicited data beyond FirstBurstLength';
+      this.#unsolicitedDataSN++;
+      if (final) this.#unsolicitedOpen = false;
+    } else {
+      const r2t = this.#open.at(0);
+      if (r2t?.ttt !== ttt) return 'unknown target transfer tag';
+      if (dataSN !== r2t.dataSN) return 'DataSN out of order';
+      const end = bufferOffset + bytes;
+      if (end > r2t.end) return 'data beyond the R2T';
+      if (final !== (end === r2t.end)) return 'F bit at the wrong place';
+      r2t.dataSN++;
+      if (final) this.#open.shift();
+    }
+    this.#received += bytes;
+    if (this.#ignoring) {
+      if (!this.expectsMore()) this.#task.releaseHeld();
+      return undefined;
+    }
+    if (!this.#begun) {
+      this.#early.push(this.#task.keep(buffer, offset, bytes));
+      return undefined;
+    }
+    this.#deliver(buffer, offset, bytes);
+    if (this.#task.held) {
+      if (!this.expectsMore()) this.#task.releaseHeld();
+    } else this.#advance();
+    return undefined;
+  }
+
+  #startGather(): void {
+    const bytes = this.#total - this.#delivered;
+    this.#gather = Buffer.allocUnsafeSlow(bytes);
+    this.#gathered = 0;
+    this.#task.pin(bytes);
+  }
+
+  #deliver(buffer: Buffer, offset: number, available: number): void {
+    const task = this.#task;
+    if (task.over || task.aborted) return;
+    const missing = this.#total - this.#delivered - this.#gathered;
+    const bytes = Math.min(available, missing);
+    if (bytes === 0) return;
+    // A piece that ends inside a block: what follows is gathered and goes on as one chunk.
+    if (this.#gather === undefined && bytes < missing && bytes % BLOCK_BYTES !== 0) this.#startGather();
+    const gather = this.#gather;
+    if (gather !== undefined) {
+      buffer.copy(gather, this.#gathered, offset, offset + bytes);
+      this.#gathered += bytes;
+      if (this.#gathered < gather.length) return;
+      this.#gather = undefined;
+      this.#gathered = 0;
+      this.#delivered = this.#total;
+      task.handler?.onDataOut(task, gather, 0, gather.length);
+      return;
+    }
+    this.#delivered += bytes;
+    task.handler?.onDataOut(task, buffer, offset, bytes);
+  }
+
+  /** Everything here: tells the SCSI layer. Something missing and not under way: asks for it. */
+  #advance(): void {
+    const task = this.#task;
+    if (task.over || task.aborted) return;
+    if (this.#delivered === this.#total) {
+      if (this.#unsolicitedOpen || this.#open.length > 0) return;
+      const { handler } = task;
+      handler?.onDataOutEnd(task);
+      return;
+    }
+    if (this.#unsolicitedOpen) return;
+    if (this.#asked < this.#received) this.#asked = this.#received;
+    const { parameters } = task.host;
+    while (this.#asked < this.#total && this.#open.length < parameters.maxOutstandingR2T) {
+      const bytes = Math.min(this.#total - this.#asked, parameters.maxBurstBytes);
+      this.#sendR2T(this.#asked, bytes);
+      this.#asked += bytes;
+    }
+  }
+
+  /** R2T (§11.8). */
+  #sendR2T(position: number, bytes: number): void {
+    const task = this.#task;
+    const host = task.host;
+    const ttt = host.takeTransferTag();
+    this.#open.push({ ttt, end: position + bytes, dataSN: 0 });
+    const offset = host.transmit.reserve(wireBytes(host.parameters, 0));
+    const { view, buffer } = host.transmit;
+    view.setUint32(offset, (RESPONSE.R2T << 24) | (FINAL << 16));
+    view.setUint32(offset + 4, 0);
+    view.setUint32(offset + 8, task.lunHigh);
+    view.setUint32(offset + 12, task.lunLow);
+    view.setUint32(offset + 16, task.itt);
+    view.setUint32(offset + 20, ttt);
+    view.setUint32(offset + 24, host.peekStatSN());
+    view.setUint32(offset + 28, host.expCmdSN());
+    view.setUint32(offset + 32, host.maxCmdSN());
+    view.setUint32(offset + 36, task.takeDataSN());
+    view.setUint32(offset + 40, position);
+    view.setUint32(offset + 44, bytes);
+    seal(buffer, offset, 0, host.parameters);
+    host.transmit.commit();
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * The sessions of all targets: creation, reinstatement and end (RFC 7143 §4.3.5, §6.3.5, §11.12.6 and §11.13.3).
+ */
+import type { LunAccess, NexusEnd } from '../scsi/port.js';
+import { LOGIN_STATUS, type LoginStatus } from './constants.js';
+import type { IscsiLimits, IscsiTargetOptions, Log } from './options.js';
+import { Session, type SessionConnection, type SessionIdentity } from './session.js';
+
+export interface EnterRequest {
+  connection: SessionConnection;
+  target: IscsiTargetOptions;
+  luns: readonly LunAccess[];
+  address: string;
+  identity: SessionIdentity;
+  /** As requested; 0: a new session. */
+  tsih: number;
+  cid: number;
+  cmdSN: number;
+}
+
+const TSIH_MAX = 0xffff;
+
+export class Sessions {
+  readonly #limits: IscsiLimits;
+  readonly #log: Log;
+  readonly #byTsih = new Map<number, Session>();
+  #lastTsih = 0;
+
+  constructor(limits: IscsiLimits, log: Log) {
+    this.#limits = limits;
+    this.#log = log;
+  }
+
+  all(): Session[] {
+    return [...this.#byTsih.values()];
+  }
+
+  byTsih(tsih: number): Session | undefined {
+    return this.#byTsih.get(tsih);
+  }
+
+  /** Lets a login in: a new session, or a connection of one that exists. */
+  enter(request: EnterRequest): { status: LoginStatus; session?: Session } {
+    if (request.tsih !== 0) return this.#join(request);
+    // The same initiator port logs in anew: its old session is over (session reinstatement, §6.3.5).
+    const old = this.#find(request);
+    if (old !== undefined) this.end(old, 'reinstated', 'replaced by a new login of the same initiator port');
+    return this.#create(request);
+  }
+
+  #find({ target, identity }: EnterRequest): Session | undefined {
+    return this.all().find(
+      (session) =>
+        session.target.name === target.name &&
+        session.identity.initiatorName === identity.initiatorName &&
+        session.identity.isid === identity.isid &&
+        session.identity.portalGroupTag === identity.portalGroupTag,
+    );
+  }
+
+  #create(request: EnterRequest): { status: LoginStatus; session?: Session } {
+    const { target, identity, luns, address } = request;
+    const tsih = this.#takeTsih();
+    if (tsih === undefined) return { status: LOGIN_STATUS.OUT_OF_RESOURCES };
+    const nexus = target.port.attach({
+      initiatorName: identity.initiatorName,
+      initiatorPort: `${identity.initiatorName},i,0x${identity.isid}`,
+      portalGroupTag: identity.portalGroupTag,
+      luns,
+      address,
+    });
+    const session = new Session(tsih, identity, target, nexus, request.cmdSN, this.#limits.commandWindow);
+    session.connection = request.connection;
+    this.#byTsih.set(tsih, session);
+    this.#log.info(
+      { target: target.name, initiator: identity.initiatorName, address, session: tsih, user: identity.user },
+      'login',
+    );
+    return { status: LOGIN_STATUS.SUCCESS, session };
+  }
+
+  /** A login with a TSIH: with one connection per session it can only replace the one that is there. */
+  #join(request: EnterRequest): { status: LoginStatus; session?: Session } {
+    const session = this.#byTsih.get(request.tsih);
+    if (session === undefined || this.#find(request) !== session)
+      return { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST };
+    const old = session.connection;
+    if (old !== undefined && old.cid !== request.cid) return { status: LOGIN_STATUS.TOO_MANY_CONNECTIONS };
+    // Connection reinstatement at error recovery level 0 ends the tasks of the old connection (§6.3.5); nothing of the
+    // session but its name would be left, so it is made anew under the same handle's rules.
+    this.end(session, 'reinstated', 'its connection was reinstated');
+    return this.#create(request);
+  }
+
+  #takeTsih(): number | undefined {
+    for (let tries = 0; tries < TSIH_MAX; tries++) {
+      this.#lastTsih = this.#lastTsih === TSIH_MAX ? 1 : this.#lastTsih + 1;
+      if (!this.#byTsih.has(this.#lastTsih)) return this.#lastTsih;
+    }
+    return undefined;
+  }
+
+  /** Ends a session: its connection, its tasks, its nexus. */
+  end(session: Session, how: NexusEnd, why: string): void {
+    if (!this.#byTsih.delete(session.tsih)) return;
+    const { connection } = session;
+    session.connection = undefined;
+    session.target.port.detach(session.nexus, how);
+    for (const task of session.tasks.values()) if (task.held) task.abandonHeld();
+    connection?.drop(why);
+    this.#log.info(
+      {
+        target: session.target.name,
+        initiator: session.identity.initiatorName,
+        session: session.tsih,
+        how,
+        why,
+      },
+      'session ended',
+    );
+  }
+}

@@ -1,0 +1,28 @@
+/**
+ * What a task needs of the connection that it came by (its allegiance, RFC 7143 §4.2.2.2): sequence numbers,
+ * negotiated lengths, the send side and the memory budget.
+ */
+import type { Nexus } from '../scsi/nexus.js';
+import type { Parameters } from './negotiation.js';
+import type { IscsiTask } from './iscsi-task.js';
+import type { Transmit } from './transmit.js';
+
+export interface TaskHost {
+  readonly transmit: Transmit;
+  readonly parameters: Parameters;
+  readonly nexus: Nexus;
+  /** Longest data segment to send. */
+  readonly sendSegmentBytes: number;
+  /** StatSN of the next status, which is counted. */
+  takeStatSN(): number;
+  /** Next StatSN, not counted (R2T). */
+  peekStatSN(): number;
+  expCmdSN(): number;
+  /** MaxCmdSN to announce now. */
+  maxCmdSN(): number;
+  takeTransferTag(): number;
+  /** Counts bytes that tasks hold; negative gives them back. */
+  pin(bytes: number): void;
+  /** The task's end was reported (or swallowed); it can be forgotten. */
+  ended(task: IscsiTask): void;
+}
