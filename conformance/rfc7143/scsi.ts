@@ -1,0 +1,41 @@
+/** The few CDBs that iSCSI tests need (SPC-6 §6, SBC-5 §5), and SCSI statuses (SAM-6 §5.3.1). */
+
+export const STATUS = {
+  GOOD: 0,
+  CHECK_CONDITION: 2,
+  BUSY: 8,
+  RESERVATION_CONFLICT: 0x18,
+  TASK_SET_FULL: 0x28,
+} as const;
+
+function cdb(length: number, opcode: number, fill: (bytes: Buffer) => void = () => undefined): Buffer {
+  const bytes = Buffer.alloc(length);
+  bytes.writeUInt8(opcode, 0);
+  fill(bytes);
+  return bytes;
+}
+
+/** CDBs are always sent as 16 bytes; what a short one leaves is zero. */
+export const testUnitReady = (): Buffer => cdb(6, 0x00);
+export const inquiry = (allocationBytes: number): Buffer =>
+  cdb(6, 0x12, (bytes) => bytes.writeUInt16BE(allocationBytes, 3));
+export const readCapacity10 = (): Buffer => cdb(10, 0x25);
+export const reportLuns = (allocationBytes: number): Buffer =>
+  cdb(12, 0xa0, (bytes) => bytes.writeUInt32BE(allocationBytes, 6));
+export const read10 = (lba: number, blocks: number): Buffer =>
+  cdb(10, 0x28, (bytes) => {
+    bytes.writeUInt32BE(lba, 2);
+    bytes.writeUInt16BE(blocks, 7);
+  });
+export const write10 = (lba: number, blocks: number): Buffer =>
+  cdb(10, 0x2a, (bytes) => {
+    bytes.writeUInt32BE(lba, 2);
+    bytes.writeUInt16BE(blocks, 7);
+  });
+
+/** Sense key, additional sense code and qualifier of fixed or descriptor sense data (SPC-6 §4.4), as hexadecimal. */
+export function senseTriple(sense: Buffer): string {
+  const format = (sense[0] ?? 0) & 0x7f;
+  const [key, asc, ascq] = format >= 0x72 ? [sense[1], sense[2], sense[3]] : [sense[2], sense[12], sense[13]];
+  return [(key ?? 0) & 15, asc ?? 0, ascq ?? 0].map((byte) => byte.toString(16).padStart(2, '0')).join('/');
+}
