@@ -1,0 +1,45 @@
+/**
+ * A configuration after every check: plain data, names normalised, paths absolute, defaults filled in, secrets read.
+ */
+import type { AuthenticationOptions, IscsiLimits, PortalOptions } from '../iscsi/options.js';
+import type { LunAccess } from '../scsi/port.js';
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** One access rule: every condition that is set must hold. */
+export interface AccessRule {
+  /** Normalised initiator name, or a pattern with * and ?. */
+  initiator?: string;
+  /** IP address or CIDR network. */
+  address?: string;
+  portalGroupTag?: number;
+  /** CHAP user; one of the target's. */
+  user?: string;
+  luns: readonly LunAccess[];
+}
+
+export interface TargetConfiguration {
+  name: string;
+  alias?: string;
+  /** Absolute path. */
+  partition: string;
+  /** The first rule that fits decides; none fits: the target does not exist for that initiator. */
+  access: readonly AccessRule[];
+  authentication: AuthenticationOptions;
+  /** START STOP UNIT may disable the slave. */
+  allowEject: boolean;
+  /** START STOP UNIT may enable the slave. */
+  allowLoad: boolean;
+}
+
+export interface Configuration {
+  portals: readonly PortalOptions[];
+  targets: readonly TargetConfiguration[];
+  discoveryAuthentication: AuthenticationOptions;
+  /** Absolute path of the unix socket. */
+  controlSocket: string;
+  logLevel: LogLevel;
+  shutdownGraceMs: number;
+  limits: IscsiLimits;
+}

@@ -1,0 +1,50 @@
+/** A configuration as the file spells it, after the schema accepted its shape (config/cldd.schema.json). */
+import type { ChapAlgorithm, IscsiLimits } from '../iscsi/options.js';
+import type { LogLevel } from './configuration.js';
+
+export interface RawUser {
+  name: string;
+  secretFile: string;
+}
+
+export interface RawAuthentication {
+  users: RawUser[];
+  mutual?: RawUser;
+  algorithms?: ChapAlgorithm[];
+}
+
+export interface RawRule {
+  initiator?: string;
+  address?: string;
+  portalGroupTag?: number;
+  user?: string;
+  show?: ('master' | 'slave')[];
+  luns?: { lun: number; unit: 'master' | 'slave'; readOnly?: boolean }[];
+  readOnly?: boolean;
+}
+
+export interface RawTarget {
+  name: string;
+  alias?: string;
+  partition: string;
+  access?: RawRule[];
+  authentication?: RawAuthentication;
+  allowEject?: boolean;
+  allowLoad?: boolean;
+}
+
+export interface RawPortal {
+  listen: string;
+  portalGroupTag?: number;
+  advertise?: string;
+}
+
+export interface RawConfiguration {
+  portals?: RawPortal[];
+  targets: RawTarget[];
+  discovery?: { authentication?: RawAuthentication };
+  controlSocket?: string;
+  logLevel?: LogLevel;
+  shutdownGraceMs?: number;
+  limits?: Partial<IscsiLimits>;
+}
