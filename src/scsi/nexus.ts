@@ -2,6 +2,8 @@
  * An I_T nexus: one initiator port talking to one target port (SAM-6 §4.5), and what the SCSI layer remembers of it.
  */
 import type { LunAccess, NexusOptions } from './port.js';
+import { SENSE } from './sense.js';
+import type { Path } from './unit.js';
 
 /** Opaque to the transport, which only keeps it and hands it back. */
 export class Nexus {
@@ -10,6 +12,11 @@ export class Nexus {
   readonly portalGroupTag: number;
   readonly address: string;
   luns: readonly LunAccess[];
+  /** What this nexus has with each logical unit that it sees, by LUN. */
+  readonly paths: (Path | undefined)[] = [];
+  /** RELATIVE TARGET PORT IDENTIFIER of the target port (SPC-6 §7.7.6.8), 1 to 65535. */
+  relativePort = 1;
+  attached = true;
 
   constructor(options: NexusOptions) {
     this.initiatorName = options.initiatorName;
@@ -17,5 +24,10 @@ export class Nexus {
     this.portalGroupTag = options.portalGroupTag;
     this.address = options.address;
     this.luns = options.luns;
+  }
+
+  /** REPORT LUNS has told the initiator what it sees: that unit attention is answered (SPC-6 §6.34). */
+  lunsReported(): void {
+    for (const path of this.paths) path?.dropAttention(SENSE.REPORTED_LUNS_DATA_HAS_CHANGED);
   }
 }

@@ -13,6 +13,7 @@
  *   exactly one end                     → `commitDataIn(…, last)`, `sendSegments`, `sendDataIn`, or `complete`
  * Each end may happen inside `submit` or at any time later. After it the SCSI layer forgets the task.
  */
+import type { MediumResult } from './medium.js';
 import type { Nexus } from './nexus.js';
 
 /** SCSI task attributes (SAM-6 §8.9), numbered as iSCSI carries them (RFC 7143 §11.3.1). */
@@ -77,6 +78,12 @@ export abstract class Task {
   /** The logical unit, found in submit. */
   unit: unknown = undefined;
   handler: DataOutHandler | undefined = undefined;
+  /** Where the task is in its life, one of the PHASE values of unit.ts. */
+  phase = 0;
+  /** Bits of the command under way (data has ended, FUA, …). */
+  flags = 0;
+  /** Made once per task object and kept when it is reused: told how asynchronous medium operations end. */
+  mediumDone: ((result: MediumResult) => void) | undefined = undefined;
 
   // ---- Data-In, filled by reserveDataIn
   inBuffer: Buffer = EMPTY;

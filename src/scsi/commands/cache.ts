@@ -1,0 +1,51 @@
+/** SYNCHRONIZE CACHE (10/16) and PRE-FETCH (10/16), SBC-5 §5.33, §5.34, §5.12, §5.13. */
+import { MEDIUM } from '../medium.js';
+import { finish, good, pending } from '../respond.js';
+import type { Task } from '../task.js';
+import type { Path } from '../unit.js';
+import { blocks, inRange, lba } from './block-range.js';
+import { readThrough } from './medium-work.js';
+
+const IMMED = 0x02;
+/** MAXIMUM PREFETCH LENGTH, in blocks. */
+const PREFETCH_BLOCKS_MAX = 2048;
+
+/** The whole cache is written, whatever the range (SBC-5 §5.33 allows more than was asked for). */
+export function synchronizeCache(task: Task, path: Path): void {
+  const { cdb } = task;
+  if (!inRange(task, lba(cdb), blocks(cdb), 0xffff_ffff)) return;
+  const { unit } = path;
+  if (unit.medium.writeProtected) {
+    good(task);
+    return;
+  }
+  unit.statistics.flushes++;
+  if ((cdb[1] & IMMED) === 0) {
+    unit.medium.flush(pending(task, (result) => finish(task, result)));
+    return;
+  }
+  unit.medium.flush((result) => {
+    if (result !== MEDIUM.OK)
+      unit.services.log.error(
+        { unit: unit.kind },
+        'cache could not be written after SYNCHRONIZE CACHE with IMMED',
+      );
+  });
+  good(task);
+}
+
+/**
+ * Brings blocks into the host's page cache, by reading them. GOOD rather than CONDITION MET, since nothing promises that
+ * they stay there (SBC-5 §5.12).
+ */
+export function preFetch(task: Task, path: Path): void {
+  const { cdb } = task;
+  if (!inRange(task, lba(cdb), blocks(cdb), 0xffff_ffff)) return;
+  const bytes = Math.min(task.remaining, PREFETCH_BLOCKS_MAX * 512);
+  if (bytes === 0 || (cdb[1] & IMMED) !== 0) {
+    good(task);
+    return;
+  }
+  const done = pending(task, (result) => finish(task, result));
+  readThrough(path.unit.medium, task.position, bytes, () => -1, done);
+}

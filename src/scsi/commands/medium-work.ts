@@ -1,0 +1,144 @@
+/**
+ * Longer work on a medium, cut into steps that let the event loop breathe: waiting until a range may be written, filling
+ * it, reading it through.
+ */
+import { MEDIUM } from '../medium.js';
+import type { Medium, MediumResult } from '../medium.js';
+import { finish, pending } from '../respond.js';
+import type { Task } from '../task.js';
+import { BLOCK_BYTES, pathOf } from '../unit.js';
+
+/** Bytes written or read in one step. */
+const STEP_BYTES = 262_144;
+/** Bytes unmapped in one step. */
+const UNMAP_STEP_BYTES = 33_554_432;
+
+/**
+ * Calls `act` in a turn of the event loop in which the range can be written at once, so that what it reads, compares and
+ * writes there is atomic. Ends the task if the medium has failed.
+ */
+export function whenWritable(task: Task, position: number, bytes: number, act: () => void): void {
+  const { medium } = pathOf(task).unit;
+  const ask = (): void => {
+    let done: (result: MediumResult) => void = () => undefined;
+    const result = medium.prepareWrite(position, bytes, (answer) => done(answer));
+    if (result === MEDIUM.OK) act();
+    else if (result === MEDIUM.PENDING)
+      done = pending(task, (answer) => (answer === MEDIUM.OK ? ask() : finish(task, answer)));
+    else finish(task, result);
+  };
+  ask();
+}
+
+/** A running fill: what it has done, and a way to stop it. */
+export interface Fill {
+  doneBytes: number;
+  stopped: boolean;
+}
+
+/**
+ * Fills a range with a repeated block, or unmaps it if there is none. `done` is never called before this returned.
+ */
+export function fillRange(
+  medium: Medium,
+  position: number,
+  bytes: number,
+  pattern: Buffer | undefined,
+  done: (result: MediumResult) => void,
+): Fill {
+  const fill: Fill = { doneBytes: 0, stopped: false };
+  const chunk = pattern === undefined ? undefined : repeat(pattern, Math.min(bytes, STEP_BYTES));
+  const step = (): void => {
+    if (fill.stopped || fill.doneBytes >= bytes) {
+      done(MEDIUM.OK);
+      return;
+    }
+    const at = position + fill.doneBytes;
+    const length = Math.min(bytes - fill.doneBytes, chunk?.length ?? UNMAP_STEP_BYTES);
+    const result = chunk === undefined ? medium.unmap(at, length) : medium.write(at, chunk, 0, length);
+    if (result === MEDIUM.OK) {
+      fill.doneBytes += length;
+      setImmediate(step);
+      return;
+    }
+    if (result !== MEDIUM.PENDING) {
+      done(result);
+      return;
+    }
+    if (chunk === undefined) {
+      const again = medium.prepareWrite(at, length, step);
+      if (again !== MEDIUM.PENDING) setImmediate(again === MEDIUM.OK ? step : () => done(again));
+      return;
+    }
+    medium.writeAsync(at, chunk, 0, length, (written) => {
+      if (written !== MEDIUM.OK) {
+        done(written);
+        return;
+      }
+      fill.doneBytes += length;
+      step();
+    });
+  };
+  setImmediate(step);
+  return fill;
+}
+
+function repeat(pattern: Buffer, bytes: number): Buffer {
+  const whole = Math.max(1, Math.floor(bytes / pattern.length)) * pattern.length;
+  return Buffer.alloc(whole, pattern);
+}
+
+/**
+ * Reads a range through in steps and shows each piece to `check`, which returns the offset of the first byte that it
+ * objects to, or -1. Never calls `done` before this returned; `done` gets the result and the offending position or -1.
+ */
+export function readThrough(
+  medium: Medium,
+  position: number,
+  bytes: number,
+  check: (piece: Buffer, at: number) => number,
+  done: (result: MediumResult, offending: number) => void,
+): void {
+  const buffer = Buffer.alloc(Math.min(bytes, STEP_BYTES));
+  let at = 0;
+  const step = (): void => {
+    if (at >= bytes) {
+      done(MEDIUM.OK, -1);
+      return;
+    }
+    const length = Math.min(bytes - at, buffer.length);
+    const seen = (result: MediumResult): void => {
+      if (result !== MEDIUM.OK) {
+        done(result, at);
+        return;
+      }
+      const bad = check(buffer.subarray(0, length), at);
+      if (bad >= 0) {
+        done(MEDIUM.OK, at + bad);
+        return;
+      }
+      at += length;
+      setImmediate(step);
+    };
+    if (medium.readsSlowly(length)) medium.readAsync(position + at, buffer, 0, length, seen);
+    else seen(medium.read(position + at, buffer, 0, length));
+  };
+  setImmediate(step);
+}
+
+/** Index of the first byte that differs, or -1. The buffers are equally long. */
+export function firstDifference(a: Buffer, b: Buffer): number {
+  if (a.equals(b)) return -1;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return i;
+  return -1;
+}
+
+export function isZero(bytes: Buffer): boolean {
+  for (const byte of bytes) if (byte !== 0) return false;
+  return true;
+}
+
+/** LBA of a byte position. */
+export function lbaOf(position: number): number {
+  return Math.floor(position / BLOCK_BYTES);
+}

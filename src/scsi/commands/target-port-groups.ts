@@ -1,0 +1,46 @@
+/** REPORT and SET TARGET PORT GROUPS (SPC-6 §6.36, §6.45). */
+import { getU16, getU32, putU32 } from '../bytes.js';
+import { answer, failParameter, good } from '../respond.js';
+import type { Task } from '../task.js';
+import { ACCESS_STATE } from '../target-ports.js';
+import type { Path } from '../unit.js';
+import { receiveAll } from './data-out.js';
+
+const EXTENDED = 0x20;
+
+export function reportTargetPortGroups(task: Task, { unit }: Path): void {
+  const groups = unit.services.ports.descriptors();
+  const extended = (task.cdb[1] & EXTENDED) !== 0;
+  const header = Buffer.alloc(extended ? 8 : 4);
+  putU32(header, 0, header.length - 4 + groups.length);
+  // Extended header: format 001b; implicit transition time 0.
+  if (extended) header[4] = 0x10;
+  answer(task, Buffer.concat([header, groups]), getU32(task.cdb, 6));
+}
+
+export function setTargetPortGroups(task: Task, path: Path): void {
+  const bytes = getU32(task.cdb, 6);
+  if (bytes === 0) {
+    good(task);
+    return;
+  }
+  receiveAll(task, Math.min(bytes, 65_536), (list) => {
+    const { services } = path.unit;
+    const changes: { state: number; group: number }[] = [];
+    for (let at = 4; at + 4 <= list.length; at += 4) {
+      const state = list[at] & 0x0f;
+      const group = getU16(list, at + 2);
+      if (state > ACCESS_STATE.UNAVAILABLE) {
+        failParameter(task, at);
+        return;
+      }
+      if (services.ports.byRelativeId(group) === undefined) {
+        failParameter(task, at + 2);
+        return;
+      }
+      changes.push({ state, group });
+    }
+    services.changeAccessStates(changes, path.nexus);
+    good(task);
+  });
+}

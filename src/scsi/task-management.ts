@@ -1,0 +1,150 @@
+/** Task management functions (SAM-6 §7) on the logical units of one target. */
+import { findPath } from './addressing.js';
+import type { TaskManagementRequest } from './port.js';
+import { TASK_MANAGEMENT as TMF, TASK_MANAGEMENT_RESPONSE as RESPONSE } from './port.js';
+import { SENSE } from './sense.js';
+import type { Task } from './task.js';
+import { PHASE, pathOf } from './unit.js';
+import type { LogicalUnit, Path } from './unit.js';
+
+type Done = (response: number, additional: number) => void;
+
+export function manage(request: TaskManagementRequest, units: readonly LogicalUnit[], done: Done): void {
+  switch (request.function) {
+    case TMF.TARGET_WARM_RESET:
+    case TMF.TARGET_COLD_RESET:
+      resetAll(request, units, done);
+      return;
+    case TMF.I_T_NEXUS_RESET:
+      resetNexus(request, done);
+      return;
+    case TMF.TASK_REASSIGN:
+      done(RESPONSE.REASSIGNMENT_NOT_SUPPORTED, 0);
+      return;
+    default: {
+      const path = addressed(request);
+      if (path === undefined) done(RESPONSE.LUN_DOES_NOT_EXIST, 0);
+      else onUnit(request, path, done);
+    }
+  }
+}
+
+function addressed({ nexus, lunHigh, lunLow }: TaskManagementRequest): Path | undefined {
+  return findPath({ nexus, lunHigh, lunLow } as Task);
+}
+
+function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {
+  const { unit, nexus } = path;
+  const { task } = request;
+  const complete = (): void => done(RESPONSE.FUNCTION_COMPLETE, 0);
+  switch (request.function) {
+    case TMF.ABORT_TASK:
+      if (task === undefined || task.phase === PHASE.ENDED || task.unit !== path)
+        done(RESPONSE.TASK_DOES_NOT_EXIST, 0);
+      else abort(unit, (other) => other === task, complete);
+      return;
+    case TMF.ABORT_TASK_SET:
+      abort(unit, (other) => other.unit === path, complete);
+      return;
+    case TMF.CLEAR_TASK_SET:
+      for (const other of pathsWithTasks(unit))
+        if (other !== path) other.attention(SENSE.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR);
+      abort(unit, () => true, complete);
+      return;
+    case TMF.CLEAR_ACA:
+      // NACA is refused, so there is never an ACA condition to clear (SAM-6 §7.4).
+      complete();
+      return;
+    case TMF.LOGICAL_UNIT_RESET:
+      reset(unit, path, complete);
+      return;
+    case TMF.QUERY_TASK:
+      done(
+        task !== undefined && task.phase !== PHASE.ENDED && task.unit === path
+          ? RESPONSE.FUNCTION_SUCCEEDED
+          : RESPONSE.FUNCTION_COMPLETE,
+        0,
+      );
+      return;
+    case TMF.QUERY_TASK_SET:
+      for (const other of unit.tasks.all()) {
+        if (other.unit !== path) continue;
+        done(RESPONSE.FUNCTION_SUCCEEDED, 0);
+        return;
+      }
+      complete();
+      return;
+    case TMF.QUERY_ASYNCHRONOUS_EVENT:
+      queryEvent(nexus.paths[path.lun] ?? path, done);
+      return;
+    default:
+      done(RESPONSE.NOT_SUPPORTED, 0);
+  }
+}
+
+/** SAM-6 §7.9: is a unit attention pending? Additional information: UADE 01b, sense key, ASC, ASCQ. */
+function queryEvent(path: Path, done: Done): void {
+  const code = path.attentions.at(0);
+  if (code === undefined) done(RESPONSE.FUNCTION_COMPLETE, 0);
+  else done(RESPONSE.FUNCTION_SUCCEEDED, 0x10_0000 | (code & 0xf_ffff));
+}
+
+function pathsWithTasks(unit: LogicalUnit): Set<Path> {
+  const paths = new Set<Path>();
+  for (const task of unit.tasks.all()) paths.add(pathOf(task));
+  return paths;
+}
+
+function abort(unit: LogicalUnit, matches: (task: Task) => boolean, done: () => void): void {
+  unit.tasks.whenEnded(unit.tasks.abort(matches), done);
+}
+
+/**
+ * Logical unit reset (SAM-6 §6.3.3). On the removable slave only those are told whose commands were lost, and the one
+ * that asked: Linux fails I/O on any unit attention of a removable device, and to the others nothing has happened that
+ * they could not see otherwise.
+ */
+function reset(unit: LogicalUnit, by: Path | undefined, done: () => void): void {
+  const affected = unit.removable ? pathsWithTasks(unit) : new Set(unit.paths);
+  if (by !== undefined) affected.add(by);
+  unit.reservations.reservedBy = undefined;
+  for (const path of unit.paths) path.prevents = false;
+  unit.modes.reset();
+  for (const path of affected) path.attention(SENSE.BUS_DEVICE_RESET_FUNCTION_OCCURRED);
+  unit.refresh();
+  abort(unit, () => true, done);
+}
+
+function resetAll({ nexus }: TaskManagementRequest, units: readonly LogicalUnit[], done: Done): void {
+  let left = units.length;
+  for (const unit of units) {
+    reset(
+      unit,
+      nexus.paths.find((path) => path?.unit === unit),
+      () => {
+        if (--left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
+      },
+    );
+  }
+}
+
+/** I_T nexus reset (SAM-6 §6.3.5): as a loss of the nexus, but the session goes on. */
+function resetNexus({ nexus }: TaskManagementRequest, done: Done): void {
+  const paths = nexus.paths.filter((path) => path !== undefined);
+  let left = paths.length;
+  if (left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
+  for (const path of paths) {
+    const { unit } = path;
+    path.prevents = false;
+    if (unit.reservations.reservedBy === path) unit.reservations.reservedBy = undefined;
+    path.attention(SENSE.I_T_NEXUS_LOSS_OCCURRED);
+    unit.refresh();
+    abort(
+      unit,
+      (task) => task.unit === path,
+      () => {
+        if (--left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
+      },
+    );
+  }
+}
