@@ -4,10 +4,9 @@
  */
 import type { Nexus } from '../scsi/nexus.js';
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
-import { CDB_BYTES_MAX } from '../scsi/task.js';
+import { readAhs } from './ahs.js';
+import { CommandOrder } from './command-order.js';
 import {
-  AHS_BIDIRECTIONAL_READ_LENGTH,
-  AHS_EXTENDED_CDB,
   BHS_BYTES,
   COMMAND_ATTRIBUTE_MASK,
   COMMAND_READ,
@@ -28,7 +27,6 @@ import type { Log } from './options.js';
 import type { Parameters } from './negotiation.js';
 import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
-import { serialAdd, serialDistance } from './serial.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
 import type { TextExchange } from './text-exchange.js';
@@ -66,8 +64,7 @@ export class FullFeature implements TaskHost {
   parameters: Parameters;
   readonly nexus: Nexus;
   sendSegmentBytes: number;
-  /** PDUs that came before their turn, by CmdSN: copies. At most a window of them. */
-  readonly #early = new Map<number, Pdu>();
+  readonly #order: CommandOrder;
   /** Immediate tasks in flight. */
   #immediates = 0;
   #submitting: IscsiTask | undefined;
@@ -77,6 +74,7 @@ export class FullFeature implements TaskHost {
     this.#owner = owner;
     this.#session = session;
     this.#text = text;
+    this.#order = new CommandOrder(session, (bytes) => owner.pin(bytes));
     this.transmit = owner.transmit;
     this.nexus = session.nexus;
     this.parameters = parameters;
@@ -137,50 +135,19 @@ export class FullFeature implements TaskHost {
       if (opcode === REQUEST.LOGIN) this.#owner.fail('a login request in the full feature phase');
       return;
     }
-    if ((pdu.buffer[pdu.at] & IMMEDIATE) === 0 && !(opcode === REQUEST.NOP_OUT && unnumbered(pdu))) {
-      const cmdSN = pdu.view.getUint32(pdu.at + 24);
-      if (cmdSN !== this.#session.expCmdSN) {
-        this.#outOfTurn(cmdSN, pdu);
-        return;
-      }
-      this.#session.expCmdSN = (cmdSN + 1) >>> 0;
-    }
+    const numbered = (pdu.buffer[pdu.at] & IMMEDIATE) === 0 && !(opcode === REQUEST.NOP_OUT && isPong(pdu));
+    if (numbered && !this.#order.admit(pdu)) return;
     this.#dispatch(opcode, pdu);
-    if (this.#early.size > 0) this.#takeEarly();
+    if (this.#order.waiting) this.#takeWaiting();
+  }
+
+  #takeWaiting(): void {
+    for (let pdu = this.#order.next(); pdu !== undefined; pdu = this.#order.next())
+      this.#dispatch(pdu.buffer[pdu.at] & OPCODE_MASK, pdu);
   }
 
   #known(opcode: number): boolean {
     return opcode <= REQUEST.LOGOUT && opcode !== REQUEST.LOGIN;
-  }
-
-  /** §4.2.2.1: a command outside the window is ignored, one inside it waits for those before it. */
-  #outOfTurn(cmdSN: number, pdu: Pdu): void {
-    const session = this.#session;
-    if (!session.inWindow(cmdSN) || this.#early.has(cmdSN)) return;
-    const end = pdu.dataAt + pdu.dataBytes;
-    const copy = Buffer.from(pdu.buffer.subarray(pdu.at, end));
-    this.#owner.pin(copy.length);
-    this.#early.set(cmdSN, {
-      buffer: copy,
-      view: new DataView(copy.buffer, copy.byteOffset, copy.length),
-      at: 0,
-      ahsAt: pdu.ahsAt - pdu.at,
-      ahsBytes: pdu.ahsBytes,
-      dataAt: pdu.dataAt - pdu.at,
-      dataBytes: pdu.dataBytes,
-    });
-  }
-
-  #takeEarly(): void {
-    for (;;) {
-      const cmdSN = this.#session.expCmdSN;
-      const pdu = this.#early.get(cmdSN);
-      if (pdu === undefined) return;
-      this.#early.delete(cmdSN);
-      this.#owner.pin(-pdu.buffer.length);
-      this.#session.expCmdSN = serialAdd(cmdSN, 1);
-      this.#dispatch(pdu.buffer[pdu.at] & OPCODE_MASK, pdu);
-    }
   }
 
   #dispatch(opcode: number, pdu: Pdu): void {
@@ -335,8 +302,15 @@ export class FullFeature implements TaskHost {
       // Ended already; only its status waits for data that the initiator now won't send.
       if (task !== undefined) {
         task.abandonHeld();
-        this.#managed(itt, TASK_MANAGEMENT_RESPONSE.FUNCTION_COMPLETE, 0);
-      } else this.#abortOfUnknown(itt, view.getUint32(at + 32));
+        this.#managed(itt, FUNCTION_COMPLETE, 0);
+      } else {
+        const { TASK_DOES_NOT_EXIST } = TASK_MANAGEMENT_RESPONSE;
+        this.#managed(
+          itt,
+          this.#order.abort(view.getUint32(at + 32)) ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST,
+          0,
+        );
+      }
       return;
     }
     session.target.port.manage(
@@ -353,24 +327,6 @@ export class FullFeature implements TaskHost {
         if (functionCode === TASK_MANAGEMENT.TARGET_COLD_RESET && response === FUNCTION_COMPLETE)
           this.#owner.endAfterFlush('target cold reset', 'connection-lost');
       },
-    );
-  }
-
-  /** §11.6.1: the task isn't here. It may have ended, or its command may not have come yet. */
-  #abortOfUnknown(itt: number, refCmdSN: number): void {
-    const session = this.#session;
-    const early = this.#early.get(refCmdSN);
-    if (early !== undefined) {
-      // Its place in the sequence stays, its work goes: a NOP-Out without an answer.
-      early.buffer[early.at] = REQUEST.NOP_OUT;
-      early.view.setUint32(early.at + 16, TAG_NONE);
-    }
-    const pendingOrSkipped = early !== undefined || serialDistance(refCmdSN, session.expCmdSN) >= 0;
-    const known = pendingOrSkipped && session.inWindow(refCmdSN);
-    this.#managed(
-      itt,
-      known ? TASK_MANAGEMENT_RESPONSE.FUNCTION_COMPLETE : TASK_MANAGEMENT_RESPONSE.TASK_DOES_NOT_EXIST,
-      0,
     );
   }
 
@@ -464,7 +420,7 @@ export class FullFeature implements TaskHost {
 
   /** The connection is gone: nothing waits any more. */
   close(): void {
-    this.#early.clear();
+    this.#order.clear();
     if (this.#submitting !== undefined) this.#submitting.discard();
   }
 }
@@ -473,29 +429,4 @@ const segmentBytes = (parameters: Parameters): number =>
   Math.min(parameters.maxSendDataSegmentBytes, SEND_SEGMENT_BYTES_MAX);
 
 /** A NOP-Out that answers ours has no ITT and takes no CmdSN (§11.18.1). */
-const unnumbered = (pdu: Pdu): boolean => pdu.view.getUint32(pdu.at + 16) === TAG_NONE;
-
-/**
- * Additional header segments (§11.2.2): an extended CDB or a bidirectional read length. False if they are malformed.
- */
-function readAhs(task: IscsiTask, pdu: Pdu): boolean {
-  const end = pdu.ahsAt + pdu.ahsBytes;
-  for (let at = pdu.ahsAt; at < end;) {
-    // Type-specific length counts everything behind the type byte, without padding.
-    const length = pdu.view.getUint16(at);
-    const type = pdu.buffer[at + 2];
-    const next = at + 3 + length + (-(3 + length) & 3);
-    if (length === 0 || next > end) return false;
-    if (type === AHS_EXTENDED_CDB) {
-      const extra = length - 1;
-      if (16 + extra > CDB_BYTES_MAX) return false;
-      pdu.buffer.copy(task.cdb, 16, at + 4, at + 4 + extra);
-      task.cdbLength = 16 + extra;
-    } else if (type === AHS_BIDIRECTIONAL_READ_LENGTH) {
-      if (length !== 5) return false;
-      task.expectedDataIn = pdu.view.getUint32(at + 4);
-    } else return false;
-    at = next;
-  }
-  return true;
-}
+const isPong = (pdu: Pdu): boolean => pdu.view.getUint32(pdu.at + 16) === TAG_NONE;

@@ -1,0 +1,82 @@
+/**
+ * The order of numbered commands (RFC 7143 §4.2.2.1): each is delivered when its CmdSN is the one expected. What
+ * comes too early waits as a copy, what lies outside the window is ignored.
+ */
+import { OPCODE_MASK, REQUEST, TAG_NONE } from './constants.js';
+import type { Pdu } from './pdu.js';
+import { serialAdd, serialDistance } from './serial.js';
+import type { Session } from './session.js';
+
+export class CommandOrder {
+  readonly #session: Session;
+  /** Counts the bytes of waiting PDUs; negative gives them back. */
+  readonly #pin: (bytes: number) => void;
+  /** At most a window of PDUs, by CmdSN. */
+  readonly #early = new Map<number, Pdu>();
+
+  constructor(session: Session, pin: (bytes: number) => void) {
+    this.#session = session;
+    this.#pin = pin;
+  }
+
+  get waiting(): boolean {
+    return this.#early.size > 0;
+  }
+
+  /** True if the PDU is next; false if it was kept or ignored. */
+  admit(pdu: Pdu): boolean {
+    const session = this.#session;
+    const cmdSN = pdu.view.getUint32(pdu.at + 24);
+    if (cmdSN === session.expCmdSN) {
+      session.expCmdSN = (cmdSN + 1) >>> 0;
+      return true;
+    }
+    if (session.inWindow(cmdSN) && !this.#early.has(cmdSN)) this.#keep(cmdSN, pdu);
+    return false;
+  }
+
+  #keep(cmdSN: number, pdu: Pdu): void {
+    const copy = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.dataAt + pdu.dataBytes));
+    this.#pin(copy.length);
+    this.#early.set(cmdSN, {
+      buffer: copy,
+      view: new DataView(copy.buffer, copy.byteOffset, copy.length),
+      at: 0,
+      ahsAt: pdu.ahsAt - pdu.at,
+      ahsBytes: pdu.ahsBytes,
+      dataAt: pdu.dataAt - pdu.at,
+      dataBytes: pdu.dataBytes,
+    });
+  }
+
+  /** The PDU whose turn has come by the last one, if it is here. */
+  next(): Pdu | undefined {
+    const cmdSN = this.#session.expCmdSN;
+    const pdu = this.#early.get(cmdSN);
+    if (pdu === undefined) return undefined;
+    this.#early.delete(cmdSN);
+    this.#pin(-pdu.buffer.length);
+    this.#session.expCmdSN = serialAdd(cmdSN, 1);
+    return pdu;
+  }
+
+  /**
+   * An ABORT TASK names a command that isn't in flight (§11.6.1). True if its CmdSN shows that it has not been
+   * delivered yet: if it waits here, it keeps its place in the order but loses its effect.
+   */
+  abort(refCmdSN: number): boolean {
+    const pdu = this.#early.get(refCmdSN);
+    if (pdu !== undefined) {
+      // A NOP-Out without a task tag is answered by nothing.
+      pdu.buffer[pdu.at] = (pdu.buffer[pdu.at] & ~OPCODE_MASK) | REQUEST.NOP_OUT;
+      pdu.view.setUint32(pdu.at + 16, TAG_NONE);
+      return true;
+    }
+    return serialDistance(refCmdSN, this.#session.expCmdSN) >= 0 && this.#session.inWindow(refCmdSN);
+  }
+
+  clear(): void {
+    for (const pdu of this.#early.values()) this.#pin(-pdu.buffer.length);
+    this.#early.clear();
+  }
+}
