@@ -1,0 +1,136 @@
+/**
+ * The control protocol, version 1: what `cldd status` and the other commands say to the daemon.
+ *
+ * One JSON value a line, in UTF-8, over a unix stream socket with mode 0600:
+ *
+ *     → {"cldd":1,"command":"slave-enable","arguments":{"target":"iqn…","crashConsistent":false}}
+ *     ← {"cldd":1,"result":{…}}
+ *     ← {"cldd":1,"error":{"code":"MASTER_MOUNTED","message":"…","refused":true}}
+ *
+ * Requests of one connection are answered in order, one at a time. A request may have REQUEST_BYTES_MAX bytes. A
+ * connection that breaks these rules, or stays silent for IDLE_MS, is closed after an error.
+ */
+import { parse } from '@hapi/bourne';
+import { Ajv } from 'ajv';
+import { OperationalError } from '../operational-error.js';
+
+export const PROTOCOL_VERSION = 1;
+export const REQUEST_BYTES_MAX = 64 * 1024;
+/** The daemon is trusted; this only keeps a client that reached something else from filling its memory. */
+export const RESPONSE_BYTES_MAX = 256 * 1024 * 1024;
+export const IDLE_MS = 10_000;
+export const CONNECTIONS_MAX = 32;
+
+export interface Arguments {
+  target?: string;
+  force?: boolean;
+  crashConsistent?: boolean;
+  since?: number;
+  session?: number;
+  level?: string;
+}
+
+const TARGET = { target: { type: 'string', minLength: 1, maxLength: 255 } };
+const FORCE = { force: { type: 'boolean' } };
+
+/** The commands, each with the JSON Schema of its arguments. */
+export const COMMANDS = {
+  status: TARGET,
+  targets: {},
+  sessions: TARGET,
+  'session-kill': { session: { type: 'integer', minimum: 1, maximum: 65535 } },
+  'slave-enable': { ...TARGET, crashConsistent: { type: 'boolean' } },
+  'slave-disable': { ...TARGET, ...FORCE },
+  rollback: { ...TARGET, ...FORCE },
+  changes: { ...TARGET, since: { type: 'integer', minimum: 0 } },
+  check: TARGET,
+  grow: TARGET,
+  reload: {},
+  'log-level': { level: { enum: ['debug', 'info', 'warn', 'error', 'silent'] } },
+} as const;
+export type CommandName = keyof typeof COMMANDS;
+
+const REQUIRED: Partial<Record<CommandName, string[]>> = { 'session-kill': ['session'] };
+
+export interface Request {
+  command: CommandName;
+  arguments: Arguments;
+}
+
+export type Response = { result: unknown } | { error: { code: string; message: string; refused: boolean } };
+
+const ajv = new Ajv({ allErrors: true, strict: true });
+const checkEnvelope = ajv.compile<{ cldd: number; command: CommandName; arguments?: Arguments }>({
+  type: 'object',
+  additionalProperties: false,
+  required: ['cldd', 'command'],
+  properties: {
+    cldd: { type: 'integer' },
+    command: { enum: Object.keys(COMMANDS) },
+    arguments: { type: 'object' },
+  },
+});
+const checkArguments = new Map(
+  Object.entries(COMMANDS).map(([command, properties]) => [
+    command,
+    ajv.compile<Arguments>({
+      type: 'object',
+      additionalProperties: false,
+      required: REQUIRED[command as CommandName] ?? [],
+      properties,
+    }),
+  ]),
+);
+
+/** A request from one line. @throws {OperationalError} BAD_REQUEST, or PROTOCOL_VERSION for another version. */
+export function parseRequest(line: string): Request {
+  const value = parseLine(line);
+  if (!checkEnvelope(value)) throw new OperationalError('BAD_REQUEST', ajv.errorsText(checkEnvelope.errors));
+  if (value.cldd !== PROTOCOL_VERSION) {
+    throw new OperationalError(
+      'PROTOCOL_VERSION',
+      `the daemon speaks control protocol ${PROTOCOL_VERSION}, not ${value.cldd}: use the cldd of the same version`,
+    );
+  }
+  const check = checkArguments.get(value.command);
+  const given = value.arguments ?? {};
+  if (check?.(given) !== true) throw new OperationalError('BAD_REQUEST', ajv.errorsText(check?.errors));
+  return { command: value.command, arguments: given };
+}
+
+/** A response from one line. @throws {OperationalError} BAD_RESPONSE. */
+export function parseResponse(line: string): Response {
+  const value = parseLine(line);
+  if (isRecord(value) && value['cldd'] === PROTOCOL_VERSION) {
+    const { error } = value;
+    if ('result' in value) return { result: value['result'] };
+    if (isRecord(error) && typeof error['code'] === 'string' && typeof error['message'] === 'string')
+      return {
+        error: { code: error['code'], message: error['message'], refused: error['refused'] === true },
+      };
+  }
+  throw new OperationalError(
+    'BAD_RESPONSE',
+    'what answers on the control socket is not a cldd of this version',
+  );
+}
+
+export function formatRequest({ command, arguments: given }: Request): string {
+  return `${JSON.stringify({ cldd: PROTOCOL_VERSION, command, arguments: given })}\n`;
+}
+
+export function formatResponse(response: Response): string {
+  return `${JSON.stringify({ cldd: PROTOCOL_VERSION, ...response })}\n`;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function parseLine(line: string): unknown {
+  try {
+    return parse(line) as unknown;
+  } catch (error) {
+    throw new OperationalError('BAD_REQUEST', 'not a JSON value on one line', { cause: error });
+  }
+}
