@@ -225,6 +225,9 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     }
     full.reject(REJECT.DATA_DIGEST_ERROR, pdu);
     if ((pdu.buffer[pdu.at] & OPCODE_MASK) === REQUEST.DATA_OUT) full.dataOutLost(pdu);
+    // Any other PDU leaves a gap in CmdSN that nobody fills at error recovery level 0: a new session is quicker than
+    // the initiator's time-out.
+    else this.endAfterFlush('data digest error', 'connection-lost');
   }
 
   // ---- login

@@ -112,6 +112,7 @@ export class FullFeature implements TaskHost {
 
   #recycle(task: IscsiTask): void {
     if (task.immediate) this.#immediates--;
+    task.rest();
     if (pool.length < POOL_MAX) pool.push(task);
   }
 

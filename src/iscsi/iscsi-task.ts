@@ -22,6 +22,8 @@ import type { TaskHost } from './task-host.js';
 /** Segments of asynchronous reads up to this length are copied together; longer ones are sent as they are. */
 const COPY_BYTES_MAX = 16_384;
 
+const NOTHING = Buffer.alloc(0);
+
 interface Piece extends DataInSegment {
   /** The whole PDU. */
   pdu: Buffer;
@@ -67,6 +69,13 @@ export class IscsiTask extends Task {
     this.#reservedBytes = 0;
     this.#held = false;
     this.out.reset();
+  }
+
+  /** Back to the pool: a task at rest keeps no connection alive. */
+  rest(): void {
+    this.#host = undefined;
+    this.inBuffer = NOTHING;
+    this.unit = undefined;
   }
 
   get host(): TaskHost {

@@ -28,7 +28,9 @@ export interface Parameters {
 }
 
 /** The initiator broke a rule of negotiation that no answer can mend (§7.10): the login or session ends. */
-export class NegotiationError extends Error {}
+export class NegotiationError extends Error {
+  override readonly name = 'NegotiationError';
+}
 
 /** Keys that RFC 7143 §13.25 obsoletes, which must not be answered NotUnderstood. */
 const OBSOLETE: ReadonlyMap<string, string> = new Map([

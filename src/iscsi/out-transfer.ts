@@ -70,6 +70,7 @@ export class OutTransfer {
     this.#unsolicitedDataSN = 0;
     if (this.#open.length > 0) this.#open = [];
     this.#immediateBytes = 0;
+    this.#immediateBuffer = EMPTY;
     if (this.#early.length > 0) this.#early = [];
     this.#gather = undefined;
     this.#gathered = 0;

@@ -14,7 +14,7 @@ import type {
   SessionInfo,
 } from './options.js';
 import { Sessions } from './sessions.js';
-import { attachSocket } from './socket-wire.js';
+import { attachSocket, plainAddress } from './socket-wire.js';
 import { Spin } from './spin.js';
 
 const HOUSEKEEPING_MS = 1000;
@@ -79,9 +79,9 @@ export class IscsiServer implements IscsiService {
 
   #accept(socket: Socket, portal: ListeningPortal): void {
     const { limits, log } = this.#options;
-    const address = socket.remoteAddress ?? '';
+    const address = plainAddress(socket.remoteAddress);
     const halfOpen = [...this.#connections].filter((connection) => connection.phase === 'login');
-    const fromThere = halfOpen.filter((connection) => address.endsWith(connection.wire.remoteAddress));
+    const fromThere = halfOpen.filter((connection) => connection.wire.remoteAddress === address);
     if (
       this.#connections.size >= limits.connectionsMax ||
       halfOpen.length >= limits.halfOpenMax ||

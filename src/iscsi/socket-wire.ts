@@ -90,9 +90,9 @@ class SocketWire implements Wire {
 
   constructor(socket: Socket) {
     this.#socket = socket;
-    this.remoteAddress = plain(socket.remoteAddress);
+    this.remoteAddress = plainAddress(socket.remoteAddress);
     this.remotePort = socket.remotePort ?? 0;
-    this.localAddress = plain(socket.localAddress);
+    this.localAddress = plainAddress(socket.localAddress);
     this.localPort = socket.localPort ?? 0;
   }
 
@@ -140,4 +140,5 @@ class SocketWire implements Wire {
 const CLOSE_TIMEOUT_MS = 2000;
 
 /** An IPv4 address in its own notation even on a dual-stack socket. */
-const plain = (address: string | undefined): string => (address ?? '').replace(/^::ffff:(?=\d+\.)/, '');
+export const plainAddress = (address: string | undefined): string =>
+  (address ?? '').replace(/^::ffff:(?=\d+\.)/, '');

@@ -8,7 +8,9 @@ const VALUE_BYTES_MAX = 8192;
 const KEY = /^[A-Z][A-Za-z0-9.\-+@_]*$/;
 
 /** The text breaks the rules of §6.1; the message says which, without quoting what was sent. */
-export class TextError extends Error {}
+export class TextError extends Error {
+  override readonly name = 'TextError';
+}
 
 /**
  * Splits text into its pairs, in order. A last pair without its NUL is accepted, as initiators exist that leave it
