@@ -1,0 +1,78 @@
+/** Requests of the control socket, executed. */
+import type { Arguments, CommandName, Request } from '../admin/protocol.js';
+import type { LogLevel } from '../config/configuration.js';
+import { OperationalError } from '../operational-error.js';
+import type { Daemon } from './daemon.js';
+
+type Execute = (daemon: Daemon, given: Arguments) => unknown;
+
+const COMMANDS: Record<CommandName, Execute> = {
+  status: (daemon, { target }) => {
+    const status = daemon.status();
+    if (target === undefined) return status;
+    const { name } = daemon.target(target);
+    return { ...status, targets: status.targets.filter((one) => one.name === name) };
+  },
+  targets: (daemon) =>
+    daemon.targets.map(({ name, configuration, partition }) => ({
+      name,
+      alias: configuration.alias ?? null,
+      partition: partition.path,
+      capacityBytes: partition.master.capacityBytes,
+      slaveEnabled: partition.slave.present,
+      rules: configuration.access.length,
+      users: configuration.authentication.users.map((user) => user.name),
+      allowEject: configuration.allowEject,
+      allowLoad: configuration.allowLoad,
+    })),
+  sessions: (daemon, { target }) => {
+    const sessions = daemon.sessions();
+    if (target === undefined) return sessions;
+    const { name } = daemon.target(target);
+    return sessions.filter((session) => session.target === name);
+  },
+  'session-kill': (daemon, { session = 0 }) => {
+    if (!daemon.killSession(session))
+      throw new OperationalError(
+        'NO_SUCH_SESSION',
+        `there is no session ${session}; \`cldd sessions\` lists them`,
+      );
+    return { session };
+  },
+  'slave-enable': async (daemon, { target, crashConsistent = false }) => {
+    const served = daemon.target(target);
+    const { generation, enabledAt } = await served.enable({ crashConsistent });
+    return { target: served.name, enabled: true, generation, enabledAt: enabledAt.toISOString() };
+  },
+  'slave-disable': async (daemon, { target, force = false }) => {
+    const served = daemon.target(target);
+    await served.disable({ force });
+    return { target: served.name, enabled: false };
+  },
+  rollback: async (daemon, { target, force = false }) => {
+    const served = daemon.target(target);
+    await served.rollback({ force });
+    return { target: served.name, generation: served.partition.slave.generation };
+  },
+  changes: async (daemon, { target, since }) => {
+    const served = daemon.target(target);
+    return { target: served.name, ...(await served.partition.changes(since)) };
+  },
+  check: async (daemon, { target }) => {
+    const served = daemon.target(target);
+    return { target: served.name, ...(await served.partition.check()) };
+  },
+  grow: async (daemon, { target }) => {
+    const served = daemon.target(target);
+    return { target: served.name, ...(await served.grow()) };
+  },
+  reload: (daemon) => daemon.reload(),
+  'log-level': (daemon, { level }) => {
+    if (level !== undefined) daemon.logLevel = level as LogLevel;
+    return { level: daemon.logLevel };
+  },
+};
+
+export async function answer(daemon: Daemon, { command, arguments: given }: Request): Promise<unknown> {
+  return await COMMANDS[command](daemon, given);
+}

@@ -1,0 +1,5 @@
+/** The engine's partition in the shape that the daemon uses: here the compiler checks the fit. */
+import { Partition } from '../cow/partition.js';
+import type { OpenPartition } from './partition-engine.js';
+
+export const openPartition: OpenPartition = (path) => Partition.open(path);

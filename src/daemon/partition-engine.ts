@@ -1,0 +1,40 @@
+/**
+ * What the daemon uses of an open partition. The engine's `Partition` (src/cow/partition.ts) fits it by shape, as the
+ * compiler checks in src/daemon/open-partition.ts.
+ */
+import type { Medium, StateStore } from '../scsi/medium.js';
+
+export interface PartitionStatus {
+  capacityBytes: number;
+  slave: {
+    enabled: boolean;
+    generation: number;
+    enabledAt: Date | undefined;
+    divergedBlocks: number;
+    divergedBytes: number;
+  };
+  /** Why the partition takes no more writes. */
+  failed: string | undefined;
+  counters: object;
+}
+
+export interface PartitionEngine {
+  readonly uuid: string;
+  readonly path: string;
+  readonly master: Medium;
+  readonly slave: Medium;
+  readonly state: StateStore;
+  /** @throws OperationalError MASTER_MOUNTED, ALREADY_ENABLED */
+  enableSlave(options?: { crashConsistent?: boolean }): Promise<{ generation: number; enabledAt: Date }>;
+  /** @throws OperationalError NOT_ENABLED */
+  disableSlave(): Promise<void>;
+  rollback(): Promise<void>;
+  changes(since?: number): Promise<object>;
+  grow(): Promise<object>;
+  check(): Promise<object>;
+  status(): PartitionStatus;
+  close(): Promise<void>;
+}
+
+/** Opens the partition at a path. */
+export type OpenPartition = (path: string) => Promise<PartitionEngine>;

@@ -1,0 +1,61 @@
+/** The daemon as a process: signals, the end, and what happens when something unforeseen is thrown. */
+import { Daemon } from './daemon.js';
+import type { DaemonOptions } from './daemon.js';
+
+/** Beyond the initiators' grace: time to make everything durable. */
+const CLOSE_MS = 20_000;
+const FAILURE = 1;
+
+/**
+ * Serves until a signal says stop, and resolves when all is closed. `ready` is called once everything listens.
+ * SIGTERM and SIGINT end it (a second one at once), SIGHUP reloads. An unforeseen error ends the process with code 1:
+ * a daemon that is only half alive is worse than one that its supervisor restarts.
+ */
+export async function runDaemon(options: DaemonOptions, ready: (daemon: Daemon) => void): Promise<void> {
+  const { log, configuration } = options;
+  const die = (error: unknown, origin: string): void => {
+    log.error({ err: error, origin }, 'unforeseen error: the daemon ends');
+    process.exit(FAILURE);
+  };
+  let requested = false;
+  let stop = (): void => undefined;
+  const stopRequested = new Promise<void>((resolve) => (stop = resolve));
+  const onStop = (signal: NodeJS.Signals): void => {
+    if (requested) {
+      log.error({ signal }, 'second signal: ending at once');
+      process.exit(FAILURE);
+    }
+    requested = true;
+    log.info({ signal }, 'stopping');
+    setTimeout(() => {
+      log.error({}, 'the stop takes too long: ending at once');
+      process.exit(FAILURE);
+    }, configuration.shutdownGraceMs + CLOSE_MS).unref();
+    stop();
+  };
+  let daemon: Daemon | undefined;
+  const onReload = (): void => {
+    daemon?.reload().catch((error: unknown) => {
+      log.error(
+        { why: error instanceof Error ? error.message : String(error) },
+        'not reloaded: nothing changed',
+      );
+    });
+  };
+  process.on('uncaughtException', die);
+  process.on('SIGTERM', onStop);
+  process.on('SIGINT', onStop);
+  process.on('SIGHUP', onReload);
+  try {
+    daemon = await Daemon.start(options);
+    ready(daemon);
+    await stopRequested;
+    await daemon.close();
+    log.info({}, 'stopped');
+  } finally {
+    process.off('SIGTERM', onStop);
+    process.off('SIGINT', onStop);
+    process.off('SIGHUP', onReload);
+    process.off('uncaughtException', die);
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * One target as the daemon serves it: the partition's engine and the SCSI target over it, and what an operator or an
+ * initiator may do to the slave.
+ *
+ * Order of a medium change: the engine makes the new state visible and resolves its promise; from there to
+ * `mediumLoaded` only promise reactions run, no I/O callback. So no initiator's command can come between, and none
+ * sees the new medium without its unit attention.
+ */
+import { OperationalError } from '../operational-error.js';
+import type { TargetConfiguration } from '../config/configuration.js';
+import { lunsFor } from '../config/access.js';
+import type { IscsiTargetOptions, Log, SessionInfo } from '../iscsi/options.js';
+import type { Nexus } from '../scsi/nexus.js';
+import { ScsiTarget } from '../scsi/target.js';
+import type { ControlDone, NexusName } from '../scsi/target.js';
+import type { OpenPartition, PartitionEngine } from './partition-engine.js';
+import { isRefusal } from '../admin/refusals.js';
+import { targetStatus } from './status.js';
+import type { TargetStatus } from './status.js';
+
+/** Who asked, for the log. */
+export interface By {
+  by: string;
+  address?: string;
+}
+
+export const OPERATOR: By = { by: 'operator' };
+
+export class ServedTarget {
+  readonly partition: PartitionEngine;
+  readonly scsi: ScsiTarget;
+  readonly #log: Log;
+  #configuration: TargetConfiguration;
+  /** Changes of the slave's medium run one after the other. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  private constructor(
+    configuration: TargetConfiguration,
+    partition: PartitionEngine,
+    tags: readonly number[],
+    log: Log,
+  ) {
+    this.#configuration = configuration;
+    this.partition = partition;
+    this.#log = log;
+    const { master, slave, state, uuid } = partition;
+    const control = {
+      load: (nexus: Nexus, done: ControlDone) => this.#load(nexus, done),
+      eject: (nexus: Nexus, done: ControlDone) => this.#eject(nexus, done),
+    };
+    const { name } = configuration;
+    this.scsi = new ScsiTarget({ name, uuid, master, slave, state, portalGroupTags: tags, control, log });
+  }
+
+  static async open(
+    configuration: TargetConfiguration,
+    tags: readonly number[],
+    openPartition: OpenPartition,
+    log: Log,
+  ): Promise<ServedTarget> {
+    const partition = await openPartition(configuration.partition);
+    try {
+      return new ServedTarget(configuration, partition, tags, log);
+    } catch (error) {
+      await partition.close();
+      throw error;
+    }
+  }
+
+  get name(): string {
+    return this.#configuration.name;
+  }
+
+  get configuration(): TargetConfiguration {
+    return this.#configuration;
+  }
+
+  /** Takes over what may change while the target is served: everything but name and partition. */
+  reconfigure(configuration: TargetConfiguration): void {
+    this.#configuration = configuration;
+  }
+
+  iscsiOptions(): IscsiTargetOptions {
+    const { name, alias, access, authentication } = this.#configuration;
+    const options: IscsiTargetOptions = {
+      name,
+      port: this.scsi,
+      access: (asker) => lunsFor(access, asker),
+      authentication: () => authentication,
+    };
+    if (alias !== undefined) options.alias = alias;
+    return options;
+  }
+
+  status(sessions: readonly SessionInfo[]): TargetStatus {
+    const own = sessions.filter(({ target }) => target === this.name);
+    return targetStatus(this.#configuration, this.partition, this.scsi, own);
+  }
+
+  enable(
+    options: { crashConsistent?: boolean },
+    by: By = OPERATOR,
+  ): Promise<{ generation: number; enabledAt: Date }> {
+    return this.#inTurn(async () => {
+      const { crashConsistent = false } = options;
+      try {
+        const enabled = await this.partition.enableSlave({ crashConsistent });
+        this.scsi.mediumLoaded();
+        const { generation } = enabled;
+        this.#log.info({ target: this.name, generation, crashConsistent, ...by }, 'slave enabled');
+        return enabled;
+      } catch (error) {
+        throw this.#noted('slave not enabled', error, by);
+      }
+    });
+  }
+
+  /** @throws {OperationalError} SLAVE_HELD unless `force`, NOT_ENABLED. */
+  disable(options: { force?: boolean }, by: By = OPERATOR): Promise<void> {
+    return this.#inTurn(async () => {
+      const holders = this.scsi.slaveHolders();
+      try {
+        if (holders.length > 0 && options.force !== true) throw held(this.name, holders);
+        await this.partition.disableSlave();
+        this.scsi.clearPrevents();
+        this.scsi.mediumRemoved();
+        this.#log.info({ target: this.name, forced: holders.length > 0, ...by }, 'slave disabled');
+      } catch (error) {
+        throw this.#noted('slave not disabled', error, by);
+      }
+    });
+  }
+
+  /** The master becomes the slave's image. @throws {OperationalError} MASTER_IN_USE unless `force`, NOT_ENABLED. */
+  rollback(options: { force?: boolean }, by: By = OPERATOR): Promise<void> {
+    return this.#inTurn(async () => {
+      const users = this.scsi.masterInUse();
+      try {
+        if (users.length > 0 && options.force !== true) {
+          throw new OperationalError(
+            'MASTER_IN_USE',
+            `the master of ${this.name} is in use by ${list(users)}: unmount it and log out there, wait half a minute, or use --force`,
+          );
+        }
+        await this.partition.rollback();
+        this.scsi.masterChanged();
+        this.#log.info({ target: this.name, forced: users.length > 0, ...by }, 'master rolled back');
+      } catch (error) {
+        throw this.#noted('master not rolled back', error, by);
+      }
+    });
+  }
+
+  grow(): Promise<object> {
+    return this.#inTurn(async () => {
+      const before = this.partition.master.capacityBytes;
+      const result = await this.partition.grow();
+      const capacityBytes = this.partition.master.capacityBytes;
+      if (capacityBytes !== before) {
+        this.scsi.capacityChanged();
+        this.#log.info({ target: this.name, capacityBytes, ...OPERATOR }, 'partition grown');
+      }
+      return result;
+    });
+  }
+
+  /** Ends a change under way, then makes everything durable. Sessions must be gone. */
+  async close(): Promise<void> {
+    await this.#inTurn(() => this.partition.close());
+  }
+
+  #load(nexus: Nexus, done: ControlDone): void {
+    if (!this.#configuration.allowLoad) {
+      done({
+        code: 'not-allowed',
+        message: 'the configuration does not allow initiators to enable the slave (allowLoad)',
+      });
+      return;
+    }
+    settle(this.enable({}, by(nexus)), done);
+  }
+
+  #eject(nexus: Nexus, done: ControlDone): void {
+    if (!this.#configuration.allowEject) {
+      done({
+        code: 'not-allowed',
+        message: 'the configuration does not allow initiators to disable the slave (allowEject)',
+      });
+      return;
+    }
+    settle(this.disable({}, by(nexus)), done);
+  }
+
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const run = this.#last.then(change);
+    this.#last = run.catch(() => undefined);
+    return run;
+  }
+
+  #noted(what: string, error: unknown, by: By): unknown {
+    const why = error instanceof Error ? error.message : String(error);
+    this.#log[isRefusal(error) ? 'warn' : 'error']({ target: this.name, why, ...by }, what);
+    return error;
+  }
+}
+
+function by(nexus: Nexus): By {
+  return { by: nexus.initiatorName, address: nexus.address };
+}
+
+function list(names: readonly NexusName[]): string {
+  return names.map(({ initiator, address }) => `${initiator} (${address})`).join(', ');
+}
+
+function held(target: string, holders: readonly NexusName[]): OperationalError {
+  return new OperationalError(
+    'SLAVE_HELD',
+    `the slave of ${target} is mounted or open at ${list(holders)}: unmount it there first, or use --force`,
+  );
+}
+
+/** Tells START STOP UNIT how the change ended. */
+function settle(change: Promise<unknown>, done: ControlDone): void {
+  change.then(
+    () => done(),
+    (error: unknown) => {
+      const message = error instanceof Error ? error.message : String(error);
+      const inUse = error instanceof OperationalError && error.code === 'SLAVE_HELD';
+      done({ code: inUse ? 'in-use' : 'failed', message });
+    },
+  );
+}
