@@ -41,7 +41,9 @@ export function ensurePackages(wanted = TEST_PROGRAMS) {
   if (missing.length > 0) {
     const packages = [...new Set(missing.map((entry) => entry.package))].join(' ');
     const names = missing.map((entry) => entry.program ?? entry.file).join(', ');
-    const effect = clientsRequired() ? 'the tests that use them will fail' : 'the tests that use them are SKIPPED';
+    const effect = clientsRequired()
+      ? 'the tests that use them will fail'
+      : 'the tests that use them are SKIPPED';
     process.stderr.write(`Missing: ${names}; ${effect}. As root: apt-get install ${packages}\n`);
   }
   return missing;

@@ -144,8 +144,9 @@ export class Guest {
     const id = String(this.#nextId++);
     const deadline = performance.now() + timeoutMs + GRACE_MS;
     this.#socket.write(`${id} ${Math.ceil(timeoutMs / 1000)} ${Buffer.from(script).toString('base64')}\n`);
-    const [answered, code, stdoutBytes, stderrBytes] = (await this.#line(script, deadline)).split(' ');
-    if (answered !== id) throw new Error(`${this.name}: answer ${answered ?? 'without id'} to command ${id}`);
+    const answer = await this.#line(script, deadline);
+    const [answered, code, stdoutBytes, stderrBytes] = answer.split(' ');
+    if (answered !== id) throw new Error(`${this.name}: "${answer}" does not answer command ${id}`);
     const stdout = await this.#take(Number(stdoutBytes), script, deadline);
     const stderr = await this.#take(Number(stderrBytes), script, deadline);
     return { code: Number(code), stdout: stdout.toString('utf8'), stderr: stderr.toString('utf8') };

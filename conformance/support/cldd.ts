@@ -1,0 +1,145 @@
+/** The program itself, as its users run it: ./bin/cldd in processes of its own. */
+import fs from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { ROOT } from './paths.js';
+import { freePort } from './ports.js';
+import { type Finished, run, Running } from './processes.js';
+
+/** The part of `cldd status --json` that the tests look at. */
+export interface TargetStatus {
+  name: string;
+  capacityBytes: number;
+  slave: {
+    enabled: boolean;
+    generation: number;
+    divergedBlocks: number;
+    divergedBytes: number;
+    heldBy: unknown[];
+  };
+  sessions: { initiator: string; address: string; luns: number[] }[];
+}
+
+/** Exit codes of the program. */
+export const EXIT = { DONE: 0, FAILURE: 1, USAGE: 2, REFUSED: 3, NOT_REACHABLE: 4 } as const;
+
+const PROGRAM = path.join(ROOT, 'bin/cldd');
+const READY_TIMEOUT_MS = 20_000;
+
+export interface ClddOptions {
+  /** Size of the partition file in MiB. */
+  sizeMiB?: number;
+  /** Host name or address that discovery answers instead of 127.0.0.1 (the port is the portal's own). */
+  advertiseHost?: string;
+}
+
+/** A daemon serving a new file-backed partition in a folder of its own, on one portal that restarts keep. */
+export class Cldd {
+  readonly folder: string;
+  readonly partition: string;
+  readonly socket: string;
+  readonly port: number;
+  readonly #advertise: string[];
+  #daemon: Running | undefined;
+  #target = '';
+
+  private constructor(folder: string, port: number, advertiseHost: string | undefined) {
+    this.folder = folder;
+    this.partition = path.join(folder, 'partition');
+    this.socket = path.join(folder, 'control.sock');
+    this.port = port;
+    this.#advertise = advertiseHost === undefined ? [] : ['--advertise', `${advertiseHost}:${port}`];
+  }
+
+  /** Creates the partition and serves it. */
+  static async start(options: ClddOptions = {}): Promise<Cldd> {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'cldd-conformance-'));
+    const cldd = new Cldd(folder, await freePort(), options.advertiseHost);
+    try {
+      await cldd.expect(EXIT.DONE, 'init', cldd.partition, '--size', `${options.sizeMiB ?? 256}M`);
+      await cldd.serve();
+    } catch (error) {
+      await cldd.stop();
+      throw error;
+    }
+    return cldd;
+  }
+
+  /** iSCSI name of the one target. */
+  get target(): string {
+    return this.#target;
+  }
+
+  /** URL for libiscsi and qemu; LUN 0 is the master, 1 the slave. */
+  url(unit: 'master' | 'slave'): string {
+    return `iscsi://127.0.0.1:${this.port}/${this.#target}/${unit === 'master' ? 0 : 1}`;
+  }
+
+  /** Starts the daemon on the partition and waits until it is ready. */
+  async serve(): Promise<void> {
+    const portal = ['--portal', `127.0.0.1:${this.port}`, ...this.#advertise];
+    this.#daemon = new Running(PROGRAM, [
+      'serve',
+      '--partition',
+      this.partition,
+      ...portal,
+      '--socket',
+      this.socket,
+    ]);
+    await this.#daemon.waitFor(new RegExp(`127\\.0\\.0\\.1:${this.port}`), READY_TIMEOUT_MS);
+    this.#target = (await this.status()).name;
+  }
+
+  /** Ends the daemon by a signal; SIGTERM has to end it cleanly. Answers what it printed. */
+  async end(signal: 'SIGTERM' | 'SIGKILL'): Promise<string> {
+    const daemon = this.#daemon;
+    if (daemon === undefined) return '';
+    const ended = await daemon.end(signal, 30_000);
+    const output = `${daemon.stdout}${daemon.stderr}`;
+    this.#daemon = undefined;
+    if (signal === 'SIGTERM' && ended.code !== 0) {
+      throw new Error(`SIGTERM ended the daemon with ${String(ended.code ?? ended.signal)}:\n${output}`);
+    }
+    return output;
+  }
+
+  /** What the daemon has printed since it started, for failure messages. */
+  get log(): string {
+    return `${this.#daemon?.stdout ?? ''}${this.#daemon?.stderr ?? ''}`;
+  }
+
+  /** Ends the daemon without asking about its manners, and removes everything. */
+  async stop(): Promise<void> {
+    await this.#daemon?.end('SIGTERM', 10_000);
+    await fs.rm(this.folder, { recursive: true, force: true });
+  }
+
+  /** Runs a command of the program; `init` apart, it talks to the daemon. */
+  async command(...args: string[]): Promise<Finished> {
+    const socket = args[0] === 'init' ? [] : ['--socket', this.socket];
+    return await run(PROGRAM, [...args, ...socket], { timeoutMs: 60_000 });
+  }
+
+  /** Runs a command that has to end with the given code; answers what it printed. */
+  async expect(code: number, ...args: string[]): Promise<string> {
+    const done = await this.command(...args);
+    if (done.code === code) return `${done.stdout}${done.stderr}`;
+    throw new Error(
+      `cldd ${args.join(' ')}: code ${String(done.code ?? done.signal)} instead of ${code}\n` +
+        `${done.stdout}${done.stderr}\nDaemon:\n${this.log.slice(-4000)}`,
+    );
+  }
+
+  async status(): Promise<TargetStatus> {
+    const text = await this.expect(EXIT.DONE, 'status', '--json');
+    const { targets } = JSON.parse(text) as { targets: TargetStatus[] };
+    const target = targets.at(0);
+    if (target === undefined) throw new Error(`No target in ${text}`);
+    return target;
+  }
+
+  /** Freezes the master as it is, whatever its file system says. */
+  async enableSlave(): Promise<void> {
+    await this.expect(EXIT.DONE, 'slave', 'enable', '--crash-consistent');
+  }
+}
