@@ -8,6 +8,7 @@
 import {
   BHS_BYTES,
   DIGEST_BYTES,
+  LOGIN_STATUS,
   OPCODE_MASK,
   REJECT,
   REQUEST,
@@ -234,7 +235,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
 
   #loginRequest(pdu: Pdu): void {
     if ((pdu.buffer[pdu.at] & OPCODE_MASK) !== REQUEST.LOGIN) {
-      this.fail('something other than a login request before the login');
+      this.#notLogin(pdu);
       return;
     }
     this.cid = pdu.view.getUint16(pdu.at + 20);
@@ -250,6 +251,17 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     sendPdu(this.transmit, this.#loginParameters, numbers, answer.fields);
     if (answer.outcome === 'failed') this.#loginFailed(answer);
     else if (answer.outcome === 'full-feature') this.#enterFullFeature();
+  }
+
+  /** §6.3: any other PDU in the midst of a login is answered so; before it, by nothing. */
+  #notLogin(pdu: Pdu): void {
+    if (this.initiatorName !== undefined) {
+      const fields = this.#login.refuse(pdu, LOGIN_STATUS.INVALID_DURING_LOGIN);
+      const cmdSN = pdu.view.getUint32(pdu.at + 24);
+      const numbers = { statSN: this.#takeStatSN(), expCmdSN: cmdSN, maxCmdSN: cmdSN };
+      sendPdu(this.transmit, this.#loginParameters, numbers, fields);
+    }
+    this.endAfterFlush('something other than a login request', 'connection-lost');
   }
 
   #takeStatSN(): number {
@@ -287,7 +299,12 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     negotiation.restart();
     if (session === undefined) {
       this.#phase = 'discovery';
-      this.#discovery = new DiscoveryPhase(this, result.cmdSN, this.#text);
+      this.#discovery = new DiscoveryPhase(
+        this,
+        result.cmdSN,
+        this.#services.limits.commandWindow,
+        this.#text,
+      );
     } else {
       this.#phase = 'full-feature';
       this.#receive.grow(this.#segmentBytesMax);

@@ -25,17 +25,17 @@ export interface DiscoveryOwner {
   endAfterFlush(why: string, how: 'logout' | 'connection-lost'): void;
 }
 
-/** Commands that a discovery session may have outstanding. */
-const WINDOW = 8;
-
 export class DiscoveryPhase {
   readonly #owner: DiscoveryOwner;
   readonly #text: TextExchange;
+  /** Commands that may be outstanding, as the login response announced. */
+  readonly #window: number;
   #expCmdSN: number;
 
-  constructor(owner: DiscoveryOwner, cmdSN: number, text: TextExchange) {
+  constructor(owner: DiscoveryOwner, cmdSN: number, window: number, text: TextExchange) {
     this.#owner = owner;
     this.#expCmdSN = cmdSN;
+    this.#window = window;
     this.#text = text;
   }
 
@@ -83,7 +83,7 @@ export class DiscoveryPhase {
     const owner = this.#owner;
     const { statSN } = owner;
     owner.statSN = serialAdd(statSN, 1);
-    const maxCmdSN = serialAdd(this.#expCmdSN, WINDOW - 1);
+    const maxCmdSN = serialAdd(this.#expCmdSN, this.#window - 1);
     sendPdu(owner.transmit, owner.parameters, { statSN, expCmdSN: this.#expCmdSN, maxCmdSN }, fields);
   }
 }

@@ -30,6 +30,8 @@ export interface LoginServices {
   discoveryAuthentication: (asker: Asker) => AuthenticationOptions;
   /** Who failed to authenticate, for log and delay. */
   refused: (initiator: string, why: string) => void;
+  /** What the session of this handle has negotiated, for a login that joins it. */
+  negotiationOf: (tsih: number) => Negotiation | undefined;
   /** Creates or joins the session; a status other than SUCCESS refuses. */
   enter: (login: LoginResult) => { status: LoginStatus; tsih: number };
 }
@@ -184,7 +186,8 @@ export class Login {
       this.#authentication = this.#services.discoveryAuthentication(this.#asker);
     } else if (type === 'Normal') this.#chooseTarget(keys.get('TargetName'), this.#asker, reply);
     else throw new Refusal(LOGIN_STATUS.SESSION_TYPE_NOT_SUPPORTED, 'unknown SessionType');
-    this.negotiation.leading = this.#first?.tsih === 0;
+    const tsih = this.#first?.tsih ?? 0;
+    if (tsih !== 0) this.negotiation.join(this.#services.negotiationOf(tsih));
     this.#introduced = true;
     if (this.#authentication?.users.length === 0) this.#authenticated = true;
     else if (this.#stage === STAGE.OPERATIONAL)
@@ -263,7 +266,13 @@ export class Login {
   // ---- operational stage
 
   #operational(pairs: readonly [string, string][], reply: [string, string][]): boolean {
-    for (const [key, value] of pairs) this.#offer(key, value, 'operational', reply);
+    // FirstBurstLength depends on three other keys, in whatever order they come (§13.14).
+    const isFirstBurst = ([key]: readonly [string, string]): boolean => key === 'FirstBurstLength';
+    for (const [key, value] of [
+      ...pairs.filter((pair) => !isFirstBurst(pair)),
+      ...pairs.filter(isFirstBurst),
+    ])
+      this.#offer(key, value, 'operational', reply);
     if (!this.#declared) {
       this.#declared = true;
       reply.push(['MaxRecvDataSegmentLength', String(this.#services.limits.maxRecvDataSegmentBytes)]);
@@ -320,14 +329,15 @@ export class Login {
   }
 
   #refuse(pdu: Pdu, status: LoginStatus, why: string): LoginAnswer {
+    return { fields: this.refuse(pdu, status), outcome: 'failed', why };
+  }
+
+  /** The response that ends this login with a status. */
+  refuse(pdu: Pdu, status: LoginStatus): AnswerFields {
     const itt = pdu.view.getUint32(pdu.at + 16);
     const flags = pdu.buffer[pdu.at + 1] & 0x0c;
     const data = this.#movedTo === undefined ? EMPTY : formatText([['TargetAddress', this.#movedTo]]);
-    return {
-      fields: this.#fields(itt, flags, false, this.#first?.tsih ?? 0, status, data),
-      outcome: 'failed',
-      why,
-    };
+    return this.#fields(itt, flags, false, this.#first?.tsih ?? 0, status, data);
   }
 
   get #movedTo(): string | undefined {

@@ -50,11 +50,22 @@ export class Negotiation {
   readonly #seen = new Set<string>();
   discovery = false;
   /** False when the login joins a session that exists: its session-wide keys are settled (§13, "LO"). */
-  leading = true;
+  #leading = true;
 
   constructor(limits: IscsiLimits) {
     this.#limits = limits;
     for (const rule of KEYS) if (rule.initial !== undefined) this.#values.set(rule.name, rule.initial);
+  }
+
+  /** This connection joins a session: what that has negotiated for all its connections holds here too. */
+  join(session: Negotiation | undefined): void {
+    this.#leading = false;
+    if (session === undefined) return;
+    for (const rule of KEYS) {
+      const value = session.#values.get(rule.name);
+      if (rule.leadingOnly && rule.result !== 'declare' && value !== undefined)
+        this.#values.set(rule.name, value);
+    }
   }
 
   /** A new text negotiation of the full feature phase begins: keys may be named again. */
@@ -89,7 +100,7 @@ export class Negotiation {
       if (stage === 'full-feature' || rule.stages === 'security') return 'Reject';
       throw new NegotiationError(`${name} does not belong to this stage`);
     }
-    if (rule.leadingOnly && !this.leading && rule.result !== 'declare') return 'Reject';
+    if (rule.leadingOnly && !this.#leading && rule.result !== 'declare') return 'Reject';
     if (rule.normalOnly && this.discovery) return 'Irrelevant';
     if (name === 'FirstBurstLength' && this.#noUnsolicited()) return 'Irrelevant';
     return rule.result === 'declare' ? this.#declare(rule, value) : this.#resolve(rule, value);
@@ -128,7 +139,9 @@ export class Negotiation {
     if (rule.kind === 'number') {
       const offered = this.#numberInRange(rule, value);
       if (offered === undefined || typeof wish !== 'number') return 'Reject';
-      const result = rule.result === 'minimum' ? Math.min(offered, wish) : Math.max(offered, wish);
+      let result = rule.result === 'minimum' ? Math.min(offered, wish) : Math.max(offered, wish);
+      if (rule.name === 'FirstBurstLength')
+        result = Math.min(result, Number(this.#values.get('MaxBurstLength')));
       this.#values.set(rule.name, result);
       return String(result);
     }

@@ -140,6 +140,7 @@ export class IscsiServer implements IscsiService {
       findTarget: (name) => this.#targets.get(name),
       discoveryAuthentication: (asker) => this.#discoveryAuthentication(asker),
       refused: (initiator, why) => log.warn({ initiator, address, why }, 'authentication failed'),
+      negotiationOf: (tsih) => this.#sessions.byTsih(tsih)?.negotiation,
       enter: (login) => this.#enter(connection, portal, login),
     };
   }
@@ -165,6 +166,7 @@ export class IscsiServer implements IscsiService {
       tsih: login.tsih,
       cid: login.cid,
       cmdSN: login.cmdSN,
+      negotiation: login.negotiation,
     });
     if (session === undefined) return { status, tsih: 0 };
     connection.join(session);

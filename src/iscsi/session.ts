@@ -2,6 +2,8 @@
  * A normal session (RFC 7143 §4.2.2, §4.3): its identity, its I_T nexus, the command window and the tasks in flight.
  */
 import type { Nexus } from '../scsi/nexus.js';
+import { TASK_MANAGEMENT } from '../scsi/port.js';
+import type { Negotiation } from './negotiation.js';
 import type { IscsiTask } from './iscsi-task.js';
 import type { IscsiTargetOptions } from './options.js';
 import { serialAdd, serialDistance } from './serial.js';
@@ -12,6 +14,14 @@ export interface SessionIdentity {
   isid: string;
   portalGroupTag: number;
   user: string | undefined;
+}
+
+/** The leading login of a session. */
+export interface SessionLogin {
+  identity: SessionIdentity;
+  target: IscsiTargetOptions;
+  cmdSN: number;
+  negotiation: Negotiation;
 }
 
 /** What a session needs of the connection that carries it. */
@@ -27,6 +37,8 @@ export class Session {
   readonly identity: SessionIdentity;
   readonly target: IscsiTargetOptions;
   readonly nexus: Nexus;
+  /** Of the leading login: session-wide keys hold for every connection. */
+  readonly negotiation: Negotiation;
   readonly since = new Date();
   connection: SessionConnection | undefined;
 
@@ -37,21 +49,32 @@ export class Session {
   readonly #window: number;
   #transferTag = 0;
 
-  constructor(
-    tsih: number,
-    identity: SessionIdentity,
-    target: IscsiTargetOptions,
-    nexus: Nexus,
-    cmdSN: number,
-    window: number,
-  ) {
+  constructor(tsih: number, login: SessionLogin, nexus: Nexus, window: number) {
     this.tsih = tsih;
-    this.identity = identity;
-    this.target = target;
+    this.identity = login.identity;
+    this.target = login.target;
+    this.negotiation = login.negotiation;
     this.nexus = nexus;
-    this.expCmdSN = cmdSN;
+    this.expCmdSN = login.cmdSN;
     this.#window = window;
-    this.#maxCmdSN = serialAdd(cmdSN, window - 1);
+    this.#maxCmdSN = serialAdd(login.cmdSN, window - 1);
+  }
+
+  /** Ends every task in flight without an answer: their connection is gone, the session stays. */
+  abortTasks(): void {
+    this.abandonHeld();
+    for (const task of [...this.tasks.values()]) {
+      const { lunHigh, lunLow } = task;
+      this.target.port.manage(
+        { nexus: this.nexus, function: TASK_MANAGEMENT.ABORT_TASK, lunHigh, lunLow, task },
+        () => undefined,
+      );
+    }
+  }
+
+  /** Ends the tasks that only wait to report what the SCSI layer has decided. */
+  abandonHeld(): void {
+    for (const task of [...this.tasks.values()]) if (task.held) task.abandonHeld();
   }
 
   /**

@@ -3,6 +3,7 @@
  */
 import type { LunAccess, NexusEnd } from '../scsi/port.js';
 import { LOGIN_STATUS, type LoginStatus } from './constants.js';
+import type { Negotiation } from './negotiation.js';
 import type { IscsiLimits, IscsiTargetOptions, Log } from './options.js';
 import { Session, type SessionConnection, type SessionIdentity } from './session.js';
 
@@ -16,6 +17,7 @@ export interface EnterRequest {
   tsih: number;
   cid: number;
   cmdSN: number;
+  negotiation: Negotiation;
 }
 
 const TSIH_MAX = 0xffff;
@@ -69,7 +71,7 @@ export class Sessions {
       luns,
       address,
     });
-    const session = new Session(tsih, identity, target, nexus, request.cmdSN, this.#limits.commandWindow);
+    const session = new Session(tsih, request, nexus, this.#limits.commandWindow);
     session.connection = request.connection;
     this.#byTsih.set(tsih, session);
     this.#log.info(
@@ -86,10 +88,11 @@ export class Sessions {
       return { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST };
     const old = session.connection;
     if (old !== undefined && old.cid !== request.cid) return { status: LOGIN_STATUS.TOO_MANY_CONNECTIONS };
-    // Connection reinstatement at error recovery level 0 ends the tasks of the old connection (§6.3.5); nothing of the
-    // session but its name would be left, so it is made anew under the same handle's rules.
-    this.end(session, 'reinstated', 'its connection was reinstated');
-    return this.#create(request);
+    // Connection reinstatement (§6.3.4): the old connection is logged out with its tasks, the session goes on.
+    session.connection = request.connection;
+    session.abortTasks();
+    old?.drop('its connection was reinstated');
+    return { status: LOGIN_STATUS.SUCCESS, session };
   }
 
   #takeTsih(): number | undefined {
@@ -106,7 +109,7 @@ export class Sessions {
     const { connection } = session;
     session.connection = undefined;
     session.target.port.detach(session.nexus, how);
-    for (const task of session.tasks.values()) if (task.held) task.abandonHeld();
+    session.abandonHeld();
     connection?.drop(why);
     this.#log.info(
       {
