@@ -120,8 +120,6 @@ export class ModePages {
   }
 
   /** Pages in the order of MODE SENSE; `page` 3Fh and `subpage` FFh are wildcards (SPC-6 §6.14.1). */
-  find(page: number, subpage: number): Buffer[] | undefined;
-  find(page: number, subpage: number, control: number): Buffer[] | undefined;
   find(page: number, subpage: number, control: number = PAGE_CONTROL.CURRENT): Buffer[] | undefined {
     const found = this.pages.filter(
       ({ definition }) =>

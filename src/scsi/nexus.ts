@@ -1,6 +1,7 @@
 /**
  * An I_T nexus: one initiator port talking to one target port (SAM-6 §4.5), and what the SCSI layer remembers of it.
  */
+import type { CopyResult } from './commands/copy-results.js';
 import type { LunAccess, NexusOptions } from './port.js';
 import { SENSE } from './sense.js';
 import type { Path } from './unit.js';
@@ -17,6 +18,8 @@ export class Nexus {
   /** RELATIVE TARGET PORT IDENTIFIER of the target port (SPC-6 §7.7.6.8), 1 to 65535. */
   relativePort = 1;
   attached = true;
+  /** Third-party copies by list identifier, for RECEIVE COPY RESULTS; oldest first. */
+  readonly copies = new Map<number, CopyResult>();
 
   constructor(options: NexusOptions) {
     this.initiatorName = options.initiatorName;

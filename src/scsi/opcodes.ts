@@ -10,8 +10,10 @@ import type { CommandDefinition } from './command.js';
 import { compareAndWrite, orwrite } from './commands/compare-and-write.js';
 import { preFetch, synchronizeCache } from './commands/cache.js';
 import { readCapacity10, readCapacity16 } from './commands/capacity.js';
+import { extendedCopy } from './commands/extended-copy.js';
 import { inquiry } from './commands/inquiry.js';
 import { getLbaStatus16, getLbaStatus32, readDefectData10, readDefectData12 } from './commands/lba-status.js';
+import { logSelect, logSense } from './commands/log-sense.js';
 import { modeSelect10, modeSelect6, modeSense10, modeSense6 } from './commands/mode.js';
 import {
   persistentReserveOut,
@@ -22,6 +24,7 @@ import {
   reportCapabilities,
   reserve6,
 } from './commands/persistent-reserve.js';
+import { copyOperatingParameters, copyStatus } from './commands/copy-results.js';
 import { read, write } from './commands/read-write.js';
 import { preventAllow, startStopUnit } from './commands/removal.js';
 import { reportSupportedOpcodes, reportTaskManagement } from './commands/report-supported.js';
@@ -214,6 +217,46 @@ export const OPCODES: readonly CommandDefinition[] = [
     reservation: 'write',
     clause: 'SPC-6 §6.45',
     execute: setTargetPortGroups,
+  },
+  {
+    name: 'LOG SELECT',
+    usage: '4C 03 C0 00 00 00 00 00 00 00',
+    reservation: 'write',
+    clause: 'SPC-6 §6.7',
+    execute: logSelect,
+  },
+  {
+    name: 'LOG SENSE',
+    usage: '4D 00 FF FF 00 FF FF FF FF 00',
+    ...ALWAYS,
+    reserve6: true,
+    clause: 'SPC-6 §6.8',
+    execute: logSense,
+  },
+  {
+    name: 'EXTENDED COPY (LID1)',
+    usage: '83 00 00 00 00 00 00 00 00 00 FF FF FF FF 00 00',
+    serviceAction: 0x00,
+    reservation: 'write',
+    timeoutSeconds: 300,
+    clause: 'SPC-4 §6.3',
+    execute: extendedCopy,
+  },
+  {
+    name: 'RECEIVE COPY RESULTS, COPY STATUS (LID1)',
+    usage: '84 00 FF 00 00 00 00 00 00 00 FF FF FF FF 00 00',
+    serviceAction: 0x00,
+    reservation: 'write',
+    clause: 'SPC-4 §6.20',
+    execute: copyStatus,
+  },
+  {
+    name: 'RECEIVE COPY RESULTS, OPERATING PARAMETERS',
+    usage: '84 03 00 00 00 00 00 00 00 00 FF FF FF FF 00 00',
+    serviceAction: 0x03,
+    reservation: 'write',
+    clause: 'SPC-4 §6.22',
+    execute: copyOperatingParameters,
   },
 
   // ---- SBC, reading

@@ -2,7 +2,7 @@
  * The SCSI target device of one partition: two logical units, the master and the slave, and the way of a command to
  * them (SAM-6 §4).
  */
-import { absentLunZero, findPath } from './addressing.js';
+import { isLunZero, findPath } from './addressing.js';
 import { executeAbsent } from './absent-unit.js';
 import { CommandSet } from './command.js';
 import { Sanitize } from './commands/sanitize.js';
@@ -142,7 +142,7 @@ export class ScsiTarget implements ScsiPort {
   submit(task: Task): void {
     const path = findPath(task);
     if (path === undefined) {
-      executeAbsent(task, absentLunZero(task));
+      executeAbsent(task, isLunZero(task));
       return;
     }
     task.unit = path;

@@ -22,15 +22,11 @@ export function manage(request: TaskManagementRequest, units: readonly LogicalUn
       done(RESPONSE.REASSIGNMENT_NOT_SUPPORTED, 0);
       return;
     default: {
-      const path = addressed(request);
+      const path = findPath(request);
       if (path === undefined) done(RESPONSE.LUN_DOES_NOT_EXIST, 0);
       else onUnit(request, path, done);
     }
   }
-}
-
-function addressed({ nexus, lunHigh, lunLow }: TaskManagementRequest): Path | undefined {
-  return findPath({ nexus, lunHigh, lunLow } as Task);
 }
 
 function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {

@@ -73,6 +73,20 @@ export interface UnitStatistics {
   verifyBytes: number;
 }
 
+export function emptyStatistics(): UnitStatistics {
+  return {
+    readOps: 0,
+    readBytes: 0,
+    writeOps: 0,
+    writeBytes: 0,
+    flushes: 0,
+    readErrors: 0,
+    writeErrors: 0,
+    verifyOps: 0,
+    verifyBytes: 0,
+  };
+}
+
 export interface LogicalUnitParts {
   kind: 'master' | 'slave';
   medium: Medium;
@@ -92,17 +106,9 @@ export class LogicalUnit {
   readonly tasks: TaskSet;
   readonly reservations: Reservations;
   readonly sanitize: Sanitize;
-  readonly statistics: UnitStatistics = {
-    readOps: 0,
-    readBytes: 0,
-    writeOps: 0,
-    writeBytes: 0,
-    flushes: 0,
-    readErrors: 0,
-    writeErrors: 0,
-    verifyOps: 0,
-    verifyBytes: 0,
-  };
+  readonly statistics = emptyStatistics();
+  /** What LOG SELECT has cleared off the log pages. */
+  readonly countedBefore = emptyStatistics();
 
   constructor(
     parts: LogicalUnitParts,

@@ -5,7 +5,7 @@ import { bench, cdb10, cdb16 } from './support.js';
 const pattern = (bytes: number, seed: number): Buffer =>
   Buffer.from(Array.from({ length: bytes }, (_, i) => (i * 7 + seed) & 255));
 
-t.test(
+void t.test(
   'READ and WRITE move the blocks of every CDB length, also in odd pieces (SBC-5 §5.16 to §5.19, §5.43 to §5.46)',
   async (t) => {
     const { login, run, start, master } = bench();
@@ -29,7 +29,7 @@ t.test(
   },
 );
 
-t.test('READ from a slow medium goes through the thread pool and gives the same bytes', async (t) => {
+void t.test('READ from a slow medium goes through the thread pool and gives the same bytes', async (t) => {
   const { login, run, start, master } = bench();
   const nexus = login();
   pattern(64 * 512, 3).copy(master.bytes, 0);
@@ -41,7 +41,7 @@ t.test('READ from a slow medium goes through the thread pool and gives the same 
   t.equal((await run(nexus, 0, cdb10(0x28, 5, 2))).code, '03/11/00');
 });
 
-t.test(
+void t.test(
   'A range beyond the end is refused, a transfer of nothing at the end is not (SBC-5 §4.5)',
   async (t) => {
     const { login, run, master } = bench();
@@ -58,7 +58,7 @@ t.test(
   },
 );
 
-t.test('A WRITE that announces less data than its CDB writes whole blocks of it only', async (t) => {
+void t.test('A WRITE that announces less data than its CDB writes whole blocks of it only', async (t) => {
   const { login, start, master } = bench();
   const nexus = login();
   master.bytes.fill(0x11);
@@ -74,7 +74,7 @@ t.test('A WRITE that announces less data than its CDB writes whole blocks of it 
   t.equal(master.bytes[512], 0x11);
 });
 
-t.test(
+void t.test(
   'A WRITE that the medium holds back ends when it is written, and its data is kept meanwhile',
   async (t) => {
     const { login, start, master } = bench();
@@ -90,7 +90,7 @@ t.test(
   },
 );
 
-t.test(
+void t.test(
   'FUA, a write cache switched off, and SYNCHRONIZE CACHE flush before GOOD (SBC-5 §4.15)',
   async (t) => {
     const { login, run, start, master } = bench();
@@ -118,7 +118,7 @@ t.test(
   },
 );
 
-t.test(
+void t.test(
   'COMPARE AND WRITE writes only what it expected, and is atomic while writes are held (SBC-5 §5.3)',
   async (t) => {
     const { login, run, start, master } = bench();
@@ -141,7 +141,7 @@ t.test(
   },
 );
 
-t.test('ORWRITE and WRITE ATOMIC (SBC-5 §5.14, §5.48)', async (t) => {
+void t.test('ORWRITE and WRITE ATOMIC (SBC-5 §5.14, §5.48)', async (t) => {
   const { login, run, master } = bench();
   const nexus = login();
   master.bytes.fill(0x0f, 0, 1024);
@@ -158,7 +158,7 @@ t.test('ORWRITE and WRITE ATOMIC (SBC-5 §5.14, §5.48)', async (t) => {
   t.equal((await run(nexus, 0, atomic(8, 4), Buffer.alloc(2048))).code, '05/24/00', 'granularity');
 });
 
-t.test('WRITE SAME fills, unmaps zeros, and insists on one block of data (SBC-5 §5.55)', async (t) => {
+void t.test('WRITE SAME fills, unmaps zeros, and insists on one block of data (SBC-5 §5.55)', async (t) => {
   const { login, run, master } = bench();
   const nexus = login();
   t.equal((await run(nexus, 0, cdb10(0x41, 8, 1000), Buffer.alloc(512, 0x3c))).status, 0);
@@ -175,7 +175,7 @@ t.test('WRITE SAME fills, unmaps zeros, and insists on one block of data (SBC-5 
   t.equal((await run(nexus, 0, cdb10(0x41, 0, 8, 0x10), Buffer.alloc(512))).code, '05/24/00', 'ANCHOR');
 });
 
-t.test(
+void t.test(
   'UNMAP makes holes, GET LBA STATUS shows them, and a bad descriptor changes nothing (SBC-5 §5.36, §5.5)',
   async (t) => {
     const { login, run, master } = bench();
@@ -211,7 +211,7 @@ t.test(
   },
 );
 
-t.test('VERIFY and WRITE AND VERIFY compare as BYTCHK says (SBC-5 §5.38, §5.49)', async (t) => {
+void t.test('VERIFY and WRITE AND VERIFY compare as BYTCHK says (SBC-5 §5.38, §5.49)', async (t) => {
   const { login, run, master } = bench();
   const nexus = login();
   const data = pattern(8 * 512, 1);
@@ -233,7 +233,7 @@ t.test('VERIFY and WRITE AND VERIFY compare as BYTCHK says (SBC-5 §5.38, §5.49
   t.equal((await run(nexus, 0, cdb10(0x2f, 0, 1, 0x04), Buffer.alloc(512))).code, '05/24/00', 'BYTCHK 10b');
 });
 
-t.test(
+void t.test(
   'SANITIZE runs in the background, refuses medium commands meanwhile and shows progress (SBC-5 §4.11)',
   async (t) => {
     const { login, run, start, master } = bench();

@@ -280,21 +280,21 @@ export interface Bench {
   state: MemoryState;
   warnings: Warning[];
   /** A nexus whose first unit attentions have been taken, unless `fresh`. */
-  login(name?: string, options?: { luns?: LunAccess[]; tag?: number; fresh?: boolean }): Nexus;
-  run(
+  login: (name?: string, options?: { luns?: LunAccess[]; tag?: number; fresh?: boolean }) => Nexus;
+  run: (
     nexus: Nexus,
     lun: number,
     cdb: readonly number[] | Buffer,
     dataOut?: Buffer,
     dataInBytes?: number,
-  ): Promise<Outcome>;
-  start(
+  ) => Promise<Outcome>;
+  start: (
     nexus: Nexus,
     lun: number,
     cdb: readonly number[] | Buffer,
     dataOut?: Buffer,
     change?: (task: TestTask) => void,
-  ): TestTask;
+  ) => TestTask;
 }
 
 export const BOTH: LunAccess[] = [

@@ -93,7 +93,7 @@ const MODE_LIST: DataOutHandler = {
     task.scratch = Buffer.from(buffer.subarray(offset, offset + length));
   },
   onDataOutEnd(task) {
-    modeSelect(task, task.scratch instanceof Buffer ? task.scratch : Buffer.alloc(0));
+    modeSelect(task, (task.scratch as Buffer | undefined) ?? Buffer.alloc(0));
   },
 };
 

@@ -5,6 +5,7 @@ import { BLOCKS_PER_PHYSICAL } from '../unit.js';
 import type { LogicalUnit, Path } from '../unit.js';
 import { TRANSFER_BLOCKS_MAX } from './block-range.js';
 import { COMPARE_BLOCKS_MAX } from './compare-and-write.js';
+import { thirdPartyCopy } from './third-party-copy-page.js';
 import { UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX } from './unmap.js';
 import { ATOMIC_BLOCKS_MAX } from './write-atomic.js';
 import { WRITE_SAME_BLOCKS_MAX } from './write-same.js';
@@ -26,6 +27,7 @@ const PAGES: ReadonlyMap<number, Page> = new Map<number, Page>([
   [0x86, extendedInquiry],
   [0x87, modePagePolicy],
   [0x88, scsiPorts],
+  [0x8f, thirdPartyCopy],
   [0xb0, blockLimits],
   [0xb1, blockDeviceCharacteristics],
   [0xb2, logicalBlockProvisioning],

@@ -1,0 +1,147 @@
+/** LOG SENSE and LOG SELECT (SPC-6 §6.8, §6.7, §7.3; SBC-5 §6.4): counters of the unit, as they are. */
+import { getU16, putU16, putU64 } from '../bytes.js';
+import { answer, failField, good } from '../respond.js';
+import type { Task } from '../task.js';
+import { BLOCK_BYTES } from '../unit.js';
+import type { LogicalUnit, Path, UnitStatistics } from '../unit.js';
+
+/** FORMAT AND LINKING 11b: binary list; DU: not updated by the medium. */
+const BINARY_LIST = 0x03;
+/** Counters that saturate and can be cleared. */
+const COUNTER = 0x00;
+const SPF = 0x40;
+
+type LogPage = (unit: LogicalUnit) => Buffer;
+
+const PAGES: readonly { page: number; subpage: number; name: string; parameters: LogPage }[] = [
+  { page: 0x00, subpage: 0, name: 'Supported Log Pages', parameters: () => supportedPages() },
+  {
+    page: 0x00,
+    subpage: 0xff,
+    name: 'Supported Log Pages and Subpages',
+    parameters: () => supportedSubpages(),
+  },
+  {
+    page: 0x02,
+    subpage: 0,
+    name: 'Write Error Counters',
+    parameters: (unit) => errorCounters(since(unit, 'writeBytes'), since(unit, 'writeErrors')),
+  },
+  {
+    page: 0x03,
+    subpage: 0,
+    name: 'Read Error Counters',
+    parameters: (unit) => errorCounters(since(unit, 'readBytes'), since(unit, 'readErrors')),
+  },
+  {
+    page: 0x05,
+    subpage: 0,
+    name: 'Verify Error Counters',
+    parameters: (unit) => errorCounters(since(unit, 'verifyBytes'), 0),
+  },
+  { page: 0x0d, subpage: 0, name: 'Temperature', parameters: temperature },
+  { page: 0x10, subpage: 0, name: 'Self-Test Results', parameters: selfTests },
+  { page: 0x19, subpage: 0, name: 'General Statistics and Performance', parameters: generalStatistics },
+  { page: 0x2f, subpage: 0, name: 'Informational Exceptions', parameters: informationalExceptions },
+];
+
+export function logSense(task: Task, { unit }: Path): void {
+  const { cdb } = task;
+  const page = cdb[2] & 0x3f;
+  const subpage = cdb[3];
+  const entry = PAGES.find((known) => known.page === page && known.subpage === subpage);
+  if (entry === undefined) {
+    failField(task, PAGES.some((known) => known.page === page) ? 3 : 2);
+    return;
+  }
+  const parameters = fromParameter(entry.parameters(unit), page === 0 ? 0 : getU16(cdb, 5));
+  if (parameters === undefined) {
+    failField(task, 5);
+    return;
+  }
+  const header = Buffer.alloc(4);
+  header[0] = page | (subpage === 0 ? 0 : SPF);
+  header[1] = subpage;
+  putU16(header, 2, parameters.length);
+  answer(task, Buffer.concat([header, parameters]), getU16(cdb, 7));
+}
+
+/** PARAMETER POINTER (SPC-6 §6.8): parameters from that code on; undefined if there is none. */
+function fromParameter(parameters: Buffer, pointer: number): Buffer | undefined {
+  if (pointer === 0) return parameters;
+  let at = 0;
+  while (at < parameters.length && getU16(parameters, at) < pointer) at += 4 + parameters[at + 3];
+  return at < parameters.length ? parameters.subarray(at) : undefined;
+}
+
+const PARAMETER_CODE_RESET = 0x02;
+
+/** Without a parameter list, PCR=1 sets all counters to zero; nothing else can be selected. */
+export function logSelect(task: Task, { unit }: Path): void {
+  if ((task.cdb[1] & PARAMETER_CODE_RESET) !== 0) Object.assign(unit.countedBefore, unit.statistics);
+  good(task);
+}
+
+/** What has been counted since LOG SELECT last cleared the counters; the operator's own are never cleared. */
+function since(unit: LogicalUnit, counter: keyof UnitStatistics): number {
+  return unit.statistics[counter] - unit.countedBefore[counter];
+}
+
+function parameter(code: number, control: number, value: Buffer): Buffer {
+  const header = Buffer.alloc(4);
+  putU16(header, 0, code);
+  header[2] = control;
+  header[3] = value.length;
+  return Buffer.concat([header, value]);
+}
+
+function u64(value: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  putU64(bytes, 0, value);
+  return bytes;
+}
+
+function supportedPages(): Buffer {
+  return Buffer.from(PAGES.filter(({ subpage }) => subpage === 0).map(({ page }) => page));
+}
+
+function supportedSubpages(): Buffer {
+  return Buffer.from(PAGES.flatMap(({ page, subpage }) => [page, subpage]));
+}
+
+/** SPC-6 §7.3.22, parameters 0005h (total bytes processed) and 0006h (total uncorrected errors). */
+function errorCounters(bytes: number, errors: number): Buffer {
+  return Buffer.concat([parameter(0x0005, COUNTER, u64(bytes)), parameter(0x0006, COUNTER, u64(errors))]);
+}
+
+/** FFh: no sensor. */
+function temperature(): Buffer {
+  return Buffer.concat([
+    parameter(0x0000, BINARY_LIST, Buffer.from([0, 0xff])),
+    parameter(0x0001, BINARY_LIST, Buffer.from([0, 0xff])),
+  ]);
+}
+
+/** Twenty entries of zeros: no self-test has been run (SPC-6 §7.3.20). */
+function selfTests(): Buffer {
+  return Buffer.concat(
+    Array.from({ length: 20 }, (_, index) => parameter(index + 1, BINARY_LIST, Buffer.alloc(16))),
+  );
+}
+
+/** SPC-6 §7.3.11: commands and blocks moved, as counted; times are not kept. */
+function generalStatistics(unit: LogicalUnit): Buffer {
+  const value = Buffer.alloc(64);
+  putU64(value, 0, since(unit, 'readOps'));
+  putU64(value, 8, since(unit, 'writeOps'));
+  putU64(value, 16, Math.floor(since(unit, 'writeBytes') / BLOCK_BYTES));
+  putU64(value, 24, Math.floor(since(unit, 'readBytes') / BLOCK_BYTES));
+  return parameter(0x0001, BINARY_LIST, value);
+}
+
+/** SPC-6 §7.3.12: nothing predicted; no temperature. */
+function informationalExceptions(): Buffer {
+  const value = Buffer.alloc(4);
+  value[2] = 0xff;
+  return parameter(0x0000, BINARY_LIST, value);
+}
