@@ -1,0 +1,148 @@
+/**
+ * What the parts of an open partition share: the store, the superblock as it now is, where things lie, and what
+ * happens when the device fails.
+ */
+
+import { BLOCK_BYTES } from './states.js';
+import { SUPERBLOCK_OFFSETS, placeSegments } from './format.js';
+import type { PlacedSegment } from './format.js';
+import { ALL_STEPS } from './steps.js';
+import type { Step, Steps } from './steps.js';
+import { syncStore } from './store.js';
+import type { Store } from './store.js';
+import { encodeSuperblock } from './superblock.js';
+import type { Superblock } from './superblock.js';
+
+/** Counted since the partition was opened. */
+export interface Counters {
+  dataWrites: number;
+  dataBytesWritten: number;
+  dataReads: number;
+  /** Blocks that got a new location because the slave or a hole had the old one. */
+  firstOverwrites: number;
+  metadataWrites: number;
+  metadataBytesWritten: number;
+  flushes: number;
+  syncs: number;
+  journalCommits: number;
+  journalBlocks: number;
+  checkpoints: number;
+  mapPagesWritten: number;
+  activityWrites: number;
+}
+
+export class Core {
+  readonly store: Store;
+  /** One object for the partition's life; a transition changes it once the new version is durable. */
+  readonly superblock: Superblock;
+  readonly segments: PlacedSegment[];
+  readonly does: Steps;
+  readonly counters: Counters = {
+    dataWrites: 0,
+    dataBytesWritten: 0,
+    dataReads: 0,
+    firstOverwrites: 0,
+    metadataWrites: 0,
+    metadataBytesWritten: 0,
+    flushes: 0,
+    syncs: 0,
+    journalCommits: 0,
+    journalBlocks: 0,
+    checkpoints: 0,
+    mapPagesWritten: 0,
+    activityWrites: 0,
+  };
+  capacityBytes: number;
+  /** Blocks of the master that differ from the slave. */
+  divergedBlocks = 0;
+  /** The error that ended all writing. */
+  failure: Error | undefined;
+  #onFailure: ((error: Error) => void) | undefined;
+
+  constructor(store: Store, superblock: Superblock, does: Steps = ALL_STEPS) {
+    this.store = store;
+    this.superblock = superblock;
+    this.segments = placeSegments(superblock.segments);
+    this.capacityBytes = capacityOf(this.segments);
+    this.does = does;
+  }
+
+  onFailure(listener: (error: Error) => void): void {
+    this.#onFailure = listener;
+  }
+
+  /** Ends all writing for good: after a failed write or sync nobody knows what the disk holds. */
+  fail(cause: unknown): Error {
+    const error = cause instanceof Error ? cause : new Error(String(cause));
+    if (this.failure === undefined && this.does('fail-stop')) {
+      this.failure = error;
+      this.#onFailure?.(error);
+    }
+    return error;
+  }
+
+  /** The segment that holds a position of the master. */
+  segmentAt(position: number): PlacedSegment {
+    let index = this.segments.length - 1;
+    while (position < this.segments[index].masterOffset) index--;
+    return this.segments[index];
+  }
+
+  segmentOfPage(page: number): PlacedSegment {
+    let index = this.segments.length - 1;
+    while (page < this.segments[index].firstPage) index--;
+    return this.segments[index];
+  }
+
+  get totalPages(): number {
+    const last = this.segments[this.segments.length - 1];
+    return last.firstPage + last.pages;
+  }
+
+  writeMetadata(bytes: Buffer, position: number): void {
+    if (this.failure !== undefined) throw this.failure;
+    this.counters.metadataWrites++;
+    this.counters.metadataBytesWritten += bytes.length;
+    try {
+      this.store.writeSync(bytes, 0, bytes.length, position);
+    } catch (error) {
+      throw this.fail(error);
+    }
+  }
+
+  /** fdatasync; `step` names the rule that asks for it. */
+  async sync(step?: Step | 'state'): Promise<void> {
+    if (this.failure !== undefined) throw this.failure;
+    if (step !== undefined && step !== 'state' && !this.does(step)) return;
+    this.counters.syncs++;
+    try {
+      await syncStore(this.store);
+    } catch (error) {
+      throw this.fail(error);
+    }
+  }
+
+  /** Makes `next` durable as the new superblock and then the current one. */
+  async replaceSuperblock(next: Superblock): Promise<void> {
+    next.sequence = this.superblock.sequence + 1;
+    const bytes = encodeSuperblock(next);
+    if (this.does('transition: write superblock')) {
+      for (const position of SUPERBLOCK_OFFSETS.slice(0, 2)) this.writeMetadata(bytes, position);
+      await this.sync('transition: sync first copies');
+      for (const position of SUPERBLOCK_OFFSETS.slice(2)) this.writeMetadata(bytes, position);
+      await this.sync('transition: sync last copies');
+    }
+    Object.assign(this.superblock, next);
+  }
+
+  /** A copy to change and hand to `replaceSuperblock`. */
+  nextSuperblock(): Superblock {
+    const { superblock } = this;
+    return { ...superblock, history: Buffer.from(superblock.history), segments: [...superblock.segments] };
+  }
+}
+
+export function capacityOf(segments: readonly PlacedSegment[]): number {
+  const last = segments[segments.length - 1];
+  return last.masterOffset + last.blocks * BLOCK_BYTES;
+}

@@ -1,0 +1,353 @@
+/**
+ * An open partition over a store: recovery at open, the three transitions (enable, disable, rollback), and what a
+ * write that can't go ahead waits for. docs/engine.md argues why each step comes where it does.
+ */
+
+import type { ActivityLog } from './activity-log.js';
+import { Committer, writeBitmap } from './committer.js';
+import type { Core } from './core.js';
+import { PAGE_COVERS_BYTES, PAGE_EXTENTS } from './format.js';
+import type { PlacedSegment } from './format.js';
+import type { MapPage } from './map-page.js';
+import type { PageMap } from './page-map.js';
+import { OperationalError } from '../operational-error.js';
+import { Reader } from './reader.js';
+import { recover } from './recovery.js';
+import type { EngineOptions, EngineParts } from './recovery.js';
+import { RESULT } from './results.js';
+import type { Result } from './results.js';
+import type { StateArea } from './state-area.js';
+import { DROP, FOLD } from './states.js';
+import type { Transition } from './states.js';
+import type { Store } from './store.js';
+import { HISTORY_EPOCHS, endEpoch } from './superblock.js';
+import type { Superblock } from './superblock.js';
+import type { WrittenBitmap } from './written-bitmap.js';
+import { Writer } from './writer.js';
+
+export class Engine {
+  readonly core: Core;
+  readonly map: PageMap;
+  readonly reader: Reader;
+  readonly writer: Writer;
+  readonly committer: Committer;
+  readonly state: StateArea;
+  readonly #written: WrittenBitmap;
+  readonly #activity: ActivityLog;
+  #transition: Promise<unknown> = Promise.resolve();
+  #released: Promise<void> | undefined;
+  #activation: Promise<void> | undefined;
+  #wantedExtents = new Map<number, number>();
+  #slaveReads = 0;
+  #slaveIdle: (() => void) | undefined;
+  #closing = false;
+  /** The slave is about to be disabled: it takes no new reads. */
+  slaveLeaving = false;
+
+  constructor(parts: EngineParts) {
+    this.core = parts.core;
+    this.map = parts.map;
+    this.state = parts.state;
+    this.#written = parts.written;
+    this.#activity = parts.activity;
+    this.committer = new Committer(parts.core, parts);
+    this.reader = new Reader(parts.core, parts.map);
+    this.writer = new Writer(parts.core, parts.map, this.committer);
+  }
+
+  /**
+   * Opens what `init` or an earlier run left on the store, recovering from a crash if need be.
+   * @throws OperationalError NOT_CLDD, DAMAGED, DEVICE_SHRUNK or UNKNOWN_FORMAT; nothing is written then
+   */
+  static async open(store: Store, options: EngineOptions = {}): Promise<Engine> {
+    const { parts, marked, divergedBlocks } = await recover(store, options);
+    const engine = new Engine(parts);
+    await engine.#startSession(marked, divergedBlocks);
+    return engine;
+  }
+
+  /** Brings all structures level, so that from here on every twin can stand in for the other; then marks the session. */
+  async #startSession(approximateGeneration: number, divergedBlocks: number): Promise<void> {
+    const { core } = this;
+    const { clean } = core.superblock;
+    core.divergedBlocks = divergedBlocks;
+    await this.committer.checkpoint();
+    if (this.#written.isDirty) await writeBitmap(core, this.#written);
+    await this.state.makeLevel();
+    // After a crash the list is needed until the superblock says what became of it; before, it is only a leftover.
+    if (clean) await this.#emptyActivityLog();
+    const next = core.nextSuperblock();
+    next.clean = !core.does('open: mark unclean before the first write');
+    next.approximateGeneration = Math.max(next.approximateGeneration, approximateGeneration);
+    this.#setJournal(next);
+    await core.replaceSuperblock(next);
+    if (!clean) await this.#emptyActivityLog();
+  }
+
+  async #emptyActivityLog(): Promise<void> {
+    this.#activity.write();
+    await this.core.sync();
+  }
+
+  #setJournal(superblock: Superblock): void {
+    superblock.nextLsn = this.committer.journal.nextLsn;
+    superblock.tailLsn = this.committer.journal.durableTail;
+    superblock.divergedBlocks = this.core.divergedBlocks;
+  }
+
+  /** The slave becomes what the master now is. `check` may refuse, after everything was flushed. */
+  enable(check?: () => Promise<void> | void): Promise<void> {
+    return this.#exclusively(async () => {
+      const { core } = this;
+      if (core.superblock.enabled) {
+        throw new OperationalError('ALREADY_ENABLED', 'the slave is enabled already: disable it first');
+      }
+      await this.#flushForTransition();
+      await check?.();
+      const next = core.nextSuperblock();
+      next.enabled = true;
+      next.generation++;
+      next.enabledAt = Date.now();
+      core.divergedBlocks = 0;
+      this.#setJournal(next);
+      await core.replaceSuperblock(next);
+      if (core.does('activity: a new generation begins empty')) {
+        this.#activity.startGeneration();
+        this.map.forEachCached((page) => (page.active = 0));
+      }
+    });
+  }
+
+  /** The slave's medium goes; what it kept alone is free again. */
+  disable(): Promise<void> {
+    return this.#exclusively(async () => {
+      this.#requireEnabled();
+      this.slaveLeaving = true;
+      try {
+        await this.#slaveReadsDone();
+        await this.#endEpoch(FOLD, false);
+      } finally {
+        this.slaveLeaving = false;
+      }
+    });
+  }
+
+  /** The master becomes the slave's image again; the slave stays enabled and as it is. */
+  rollback(): Promise<void> {
+    return this.#exclusively(async () => {
+      this.#requireEnabled();
+      await this.#endEpoch(this.core.does('rollback: drop') ? DROP : FOLD, true);
+    });
+  }
+
+  #requireEnabled(): void {
+    if (!this.core.superblock.enabled) throw new OperationalError('NOT_ENABLED', 'the slave is not enabled');
+  }
+
+  async #endEpoch(transition: Transition, enabled: boolean): Promise<void> {
+    const { core } = this;
+    await this.#flushForTransition();
+    if (core.superblock.epoch + 1 - core.superblock.historyBase >= HISTORY_EPOCHS) await this.#renewHistory();
+    const next = core.nextSuperblock();
+    next.enabled = enabled;
+    if (core.does('transition: new epoch')) endEpoch(next, transition);
+    const before = core.divergedBlocks;
+    core.divergedBlocks = 0;
+    this.#setJournal(next);
+    await core.replaceSuperblock(next).catch((error: unknown) => {
+      core.divergedBlocks = before;
+      throw error;
+    });
+  }
+
+  async #flushForTransition(): Promise<void> {
+    if (this.core.does('transition: flush')) await this.committer.flushed();
+  }
+
+  /** Normalises every page that was ever written, so that no page needs the epochs before this one. */
+  async #renewHistory(): Promise<void> {
+    const { core } = this;
+    for (let number = 0; number < core.totalPages; number++) {
+      if (!this.#written.has(number)) continue;
+      if (!this.map.hasRoom) await this.committer.checkpoint();
+      const page = await this.map.load(number);
+      page.dirty = true;
+      if (this.map.cached(number) !== page) throw new Error(`map page ${number} found no place in the cache`);
+      if (number % (this.map.maxPages / 2) === 0) await this.committer.checkpoint();
+    }
+    await this.committer.checkpoint();
+    const next = core.nextSuperblock();
+    next.historyBase = core.superblock.epoch;
+    next.history = Buffer.alloc(next.history.length);
+    this.#setJournal(next);
+    await core.replaceSuperblock(next);
+  }
+
+  /** Runs one transition at a time, with writes held. */
+  #exclusively<T>(transition: () => Promise<T>): Promise<T> {
+    const run = this.#transition.then(async () => {
+      if (this.core.failure !== undefined) throw failed(this.core.failure);
+      if (this.#closing) throw new OperationalError('CLOSED', 'the partition is being closed');
+      let release = (): void => undefined;
+      this.#released = new Promise((resolve) => (release = resolve));
+      this.writer.held = this.core.does('transition: hold writes');
+      try {
+        return await transition();
+      } catch (error) {
+        throw this.core.failure === undefined ? error : failed(this.core.failure);
+      } finally {
+        this.writer.held = false;
+        this.#released = undefined;
+        release();
+      }
+    });
+    this.#transition = run.catch(() => undefined);
+    return run;
+  }
+
+  /** Runs `change` with writes held and everything flushed: for grow. */
+  withWritesHeld<T>(change: () => Promise<T>): Promise<T> {
+    return this.#exclusively(async () => {
+      await this.#flushForTransition();
+      return change();
+    });
+  }
+
+  /** Takes in a further segment, whose map is empty; the superblock must follow before anything is written there. */
+  async addSegment(segment: PlacedSegment): Promise<void> {
+    this.core.segments.push(segment);
+    this.map.extend(segment.pages);
+    this.#written.addEmpty(this.core.segments.length - 1);
+    await writeBitmap(this.core, this.#written);
+  }
+
+  /** Replaces the superblock, with the journal's bounds as they now are. */
+  async commitSuperblock(next: Superblock): Promise<void> {
+    this.#setJournal(next);
+    await this.core.replaceSuperblock(next);
+  }
+
+  /** Slave reads through the pool end before their locations are freed. */
+  slaveReadBegins(): void {
+    this.#slaveReads++;
+  }
+
+  slaveReadEnds(): void {
+    this.#slaveReads--;
+    if (this.#slaveReads === 0) this.#slaveIdle?.();
+  }
+
+  async #slaveReadsDone(): Promise<void> {
+    if (this.#slaveReads > 0) await new Promise<void>((resolve) => (this.#slaveIdle = resolve));
+    this.#slaveIdle = undefined;
+  }
+
+  /** Waits until one thing that kept a write from being admitted is out of the way, and answers as `admit` does. */
+  async obstacle(position: number, length: number, unmaps: boolean): Promise<Result> {
+    try {
+      if (this.writer.held) await this.#released;
+      else if (!this.committer.hasRoom) await this.committer.room();
+      else await this.#obstacleInMap(position, length, unmaps);
+    } catch (error) {
+      if (this.core.failure !== undefined) return RESULT.FAILED;
+      if (error instanceof OperationalError) return RESULT.READ_ERROR;
+      throw error;
+    }
+    return this.writer.admit(position, length, unmaps);
+  }
+
+  async #obstacleInMap(position: number, length: number, unmaps: boolean): Promise<void> {
+    const end = position + length;
+    for (let from = position; from < end;) {
+      const segment = this.core.segmentAt(from);
+      const at = from - segment.masterOffset;
+      const pageIndex = Math.floor(at / PAGE_COVERS_BYTES);
+      const inPage = at - pageIndex * PAGE_COVERS_BYTES;
+      const chunk = Math.min(end - from, PAGE_COVERS_BYTES - inPage, segment.masterBytes - at);
+      const number = segment.firstPage + pageIndex;
+      if (!unmaps || !this.map.isBlank(number)) {
+        if (this.map.forWriting(number) === undefined) {
+          await this.map.load(number);
+          if (this.map.forWriting(number) === undefined) await this.committer.room();
+        }
+        const page = this.map.cached(number);
+        if (page !== undefined && !this.core.superblock.enabled) {
+          this.#want(page, this.writer.extentsToActivate(page, inPage, inPage + chunk, unmaps));
+        }
+      }
+      from += chunk;
+    }
+    if (this.#wantedExtents.size > 0) await this.#activate();
+  }
+
+  /** Asks for extents to be listed, and for what a sequential writer will touch next. */
+  #want(page: MapPage, extents: number): void {
+    if (extents === 0) return;
+    const sequential = (extents << 1) & page.active ? 0 : extents << 1;
+    const follows = (page.active << 1) & extents;
+    const ahead = follows !== 0 ? 0xff & ~(lowestBit(extents) - 1) : sequential;
+    const wanted = (extents | ahead) & ((1 << PAGE_EXTENTS) - 1);
+    this.#wantedExtents.set(page.number, (this.#wantedExtents.get(page.number) ?? 0) | wanted);
+  }
+
+  /** Makes a list durable that names all extents wanted by then; who asks meanwhile shares the next one. */
+  #activate(): Promise<void> {
+    this.#activation ??= this.#runActivation().finally(() => (this.#activation = undefined));
+    return this.#activation;
+  }
+
+  async #runActivation(): Promise<void> {
+    const { core } = this;
+    await Promise.resolve();
+    while (this.#wantedExtents.size > 0) {
+      const wanted = this.#wantedExtents;
+      this.#wantedExtents = new Map();
+      if (!this.#activity.hasRoom(wanted.size)) await this.committer.checkpoint();
+      const generation = core.superblock.generation;
+      for (const [page, extents] of wanted) if (this.#activity.hasRoom(1)) this.#activity.add(page, extents);
+      this.#activity.write();
+      core.counters.activityWrites++;
+      await core.sync('activity: sync the list');
+      if (core.superblock.generation !== generation) continue;
+      for (const page of wanted.keys()) {
+        const cached = this.map.cached(page);
+        if (cached !== undefined) cached.active = this.#activity.activeExtents(page);
+      }
+    }
+  }
+
+  /** Checkpoints, and marks the partition clean. Nothing may be asked of it afterwards. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await this.#transition;
+    this.writer.held = true;
+    await this.state.settled();
+    const { core } = this;
+    try {
+      if (core.failure === undefined) {
+        await this.committer.flushed();
+        await this.committer.checkpoint();
+        const next = core.nextSuperblock();
+        next.clean = true;
+        this.#setJournal(next);
+        next.tailLsn = next.nextLsn;
+        await core.replaceSuperblock(next);
+      }
+    } finally {
+      core.failure ??= new Error('the partition is closed');
+      await core.store.close();
+    }
+  }
+}
+
+function lowestBit(bits: number): number {
+  return bits & -bits;
+}
+
+function failed(cause: Error): OperationalError {
+  return new OperationalError(
+    'PARTITION_FAILED',
+    `the partition failed (${cause.message}) and takes no more writes; check the device, then restart the daemon`,
+    { cause },
+  );
+}

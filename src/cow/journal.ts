@@ -1,0 +1,232 @@
+/**
+ * The journal: a ring of 4 KiB blocks, kept in two copies. Block number (LSN) L lies at place L mod ring size.
+ * All blocks of one commit form a *batch* and are synced together, and a batch begins only when the one before is
+ * durable; so after a crash only the last batch can be in part, and it is then ignored: nobody was told of it.
+ *
+ *     0   magic 'CLDDJRNL', CRC-32C, epoch u32, uuid
+ *     32  LSN u64, tail u64: the first block that a recovery needs
+ *     48  place in the batch u16, blocks in the batch u16, records u16, diverged blocks u48, generation u32
+ *     64  records of 10 bytes: unit u32, 16 states of 3 bits
+ *
+ * A record is the whole truth about a unit (its mark is the block's generation), so replaying twice does no harm.
+ */
+
+import { isSealed, readU64, seal, writeU64 } from './bytes.js';
+import {
+  HEADER_BYTES,
+  JOURNAL_BLOCK_BYTES,
+  JOURNAL_BLOCK_RECORDS,
+  JOURNAL_RECORD_BYTES,
+  PAGE_UNITS,
+  UNIT_BLOCKS,
+} from './format.js';
+import type { MapPage } from './map-page.js';
+import { OperationalError } from '../operational-error.js';
+import { ALL_STEPS } from './steps.js';
+import type { Steps } from './steps.js';
+import type { Store } from './store.js';
+import type { Superblock } from './superblock.js';
+
+const MAGIC = 'CLDDJRNL';
+export const JOURNAL_COPIES = 2;
+const HALF_UNIT = UNIT_BLOCKS / 2;
+
+export interface JournalBlock {
+  readonly lsn: number;
+  readonly tail: number;
+  readonly epoch: number;
+  readonly batchFirst: number;
+  readonly batchBlocks: number;
+  readonly records: number;
+  readonly divergedBlocks: number;
+  readonly generation: number;
+  readonly bytes: Buffer;
+}
+
+/** What the block's header says about the whole batch. */
+export interface BatchFacts {
+  readonly epoch: number;
+  readonly generation: number;
+  readonly divergedBlocks: number;
+}
+
+export class Journal {
+  readonly #store: Store;
+  readonly #superblock: Superblock;
+  nextLsn: number;
+  /** What the next block will name as the first block needed. */
+  tail: number;
+  /** What the last durable block named: blocks from here on must not be overwritten. */
+  durableTail: number;
+
+  constructor(store: Store, superblock: Superblock, nextLsn: number, tail: number) {
+    this.#store = store;
+    this.#superblock = superblock;
+    this.nextLsn = nextLsn;
+    this.tail = tail;
+    this.durableTail = tail;
+  }
+
+  get usedBlocks(): number {
+    return this.nextLsn - this.durableTail;
+  }
+
+  /**
+   * Encodes the units of `count` records as a batch; at least one block. `pageOf` must know every unit's page.
+   * The batch is fixed in the moment of this call, and is written by `append`.
+   */
+  encode(units: Uint32Array, count: number, pageOf: (page: number) => MapPage, facts: BatchFacts): Buffer {
+    const blocks = Math.max(1, Math.ceil(count / JOURNAL_BLOCK_RECORDS));
+    const batch = Buffer.alloc(blocks * JOURNAL_BLOCK_BYTES);
+    for (let block = 0; block < blocks; block++) {
+      const bytes = batch.subarray(block * JOURNAL_BLOCK_BYTES, (block + 1) * JOURNAL_BLOCK_BYTES);
+      const first = block * JOURNAL_BLOCK_RECORDS;
+      const records = Math.min(JOURNAL_BLOCK_RECORDS, count - first);
+      bytes.writeUInt32LE(facts.epoch, 12);
+      bytes.writeUInt16LE(block, 48);
+      bytes.writeUInt16LE(blocks, 50);
+      bytes.writeUInt16LE(records, 52);
+      bytes.writeUIntLE(facts.divergedBlocks, 54, 6);
+      bytes.writeUInt32LE(facts.generation, 60);
+      for (let record = 0; record < records; record++) {
+        const unit = units[first + record];
+        const page = pageOf(Math.floor(unit / PAGE_UNITS));
+        encodeRecord(bytes, HEADER_BYTES + record * JOURNAL_RECORD_BYTES, unit, page.states);
+      }
+    }
+    return batch;
+  }
+
+  /** Writes a batch behind the last one; durable after the next sync, which `settle` must be told of. */
+  append(batch: Buffer): void {
+    const blocks = batch.length / JOURNAL_BLOCK_BYTES;
+    const { journalBlocks, journalOffset, uuid } = this.#superblock;
+    if (this.nextLsn + blocks - this.durableTail > journalBlocks) throw new Error('the journal is full');
+    for (let block = 0; block < blocks; block++) {
+      const bytes = batch.subarray(block * JOURNAL_BLOCK_BYTES, (block + 1) * JOURNAL_BLOCK_BYTES);
+      writeU64(bytes, 32, this.nextLsn + block);
+      writeU64(bytes, 40, this.tail);
+      seal(bytes, MAGIC, uuid);
+    }
+    for (let copy = 0; copy < JOURNAL_COPIES; copy++) {
+      const start = journalOffset + copy * journalBlocks * JOURNAL_BLOCK_BYTES;
+      const slot = this.nextLsn % journalBlocks;
+      const straight = Math.min(blocks, journalBlocks - slot) * JOURNAL_BLOCK_BYTES;
+      this.#store.writeSync(batch, 0, straight, start + slot * JOURNAL_BLOCK_BYTES);
+      if (straight < batch.length) this.#store.writeSync(batch, straight, batch.length - straight, start);
+    }
+    this.nextLsn += blocks;
+  }
+
+  settle(tail: number): void {
+    this.durableTail = tail;
+  }
+}
+
+function encodeRecord(bytes: Buffer, at: number, unit: number, states: Uint8Array): void {
+  const first = (unit % PAGE_UNITS) * UNIT_BLOCKS;
+  bytes.writeUInt32LE(unit, at);
+  for (let half = 0; half < 2; half++) {
+    let word = 0;
+    for (let index = 0; index < HALF_UNIT; index++)
+      word |= states[first + half * HALF_UNIT + index] << (3 * index);
+    bytes.writeUIntLE(word, at + 4 + 3 * half, 3);
+  }
+}
+
+/** Calls `apply` with every record: the unit, and its states in a reused array. */
+export function forEachRecord(block: JournalBlock, apply: (unit: number, states: Uint8Array) => void): void {
+  const states = new Uint8Array(UNIT_BLOCKS);
+  for (let record = 0; record < block.records; record++) {
+    const at = HEADER_BYTES + record * JOURNAL_RECORD_BYTES;
+    for (let half = 0; half < 2; half++) {
+      const word = block.bytes.readUIntLE(at + 4 + 3 * half, 3);
+      for (let index = 0; index < HALF_UNIT; index++)
+        states[half * HALF_UNIT + index] = (word >>> (3 * index)) & 7;
+    }
+    apply(block.bytes.readUInt32LE(at), states);
+  }
+}
+
+function decodeBlock(
+  bytes: Buffer,
+  uuid: Buffer,
+  slot: number,
+  journalBlocks: number,
+): JournalBlock | undefined {
+  if (!isSealed(bytes, MAGIC, uuid)) return undefined;
+  const lsn = readU64(bytes, 32);
+  const records = bytes.readUInt16LE(52);
+  if (lsn % journalBlocks !== slot || records > JOURNAL_BLOCK_RECORDS) return undefined;
+  return {
+    lsn,
+    tail: readU64(bytes, 40),
+    epoch: bytes.readUInt32LE(12),
+    batchFirst: lsn - bytes.readUInt16LE(48),
+    batchBlocks: bytes.readUInt16LE(50),
+    records,
+    divergedBlocks: bytes.readUIntLE(54, 6),
+    generation: bytes.readUInt32LE(60),
+    bytes,
+  };
+}
+
+/** Every whole block of the ring, by LSN; where the two copies differ, either will do. */
+export function readJournal(store: Store, superblock: Superblock): Map<number, JournalBlock> {
+  const { journalBlocks, journalOffset, uuid } = superblock;
+  const found = new Map<number, JournalBlock>();
+  for (let copy = 0; copy < JOURNAL_COPIES; copy++) {
+    const ring = Buffer.alloc(journalBlocks * JOURNAL_BLOCK_BYTES);
+    store.readSync(ring, 0, ring.length, journalOffset + copy * ring.length);
+    for (let slot = 0; slot < journalBlocks; slot++) {
+      const bytes = ring.subarray(slot * JOURNAL_BLOCK_BYTES, (slot + 1) * JOURNAL_BLOCK_BYTES);
+      const block = decodeBlock(bytes, uuid, slot, journalBlocks);
+      if (block !== undefined && !found.has(block.lsn)) found.set(block.lsn, block);
+    }
+  }
+  return found;
+}
+
+/**
+ * The blocks that a recovery replays, in order, and the LSN to go on with. The superblock bounds what counts:
+ * blocks before its `nextLsn` were durable when it was written.
+ * @throws OperationalError DAMAGED if a block is missing that was durable.
+ */
+export function recoverableBlocks(
+  superblock: Superblock,
+  found: ReadonlyMap<number, JournalBlock>,
+  does: Steps = ALL_STEPS,
+): { blocks: JournalBlock[]; nextLsn: number; tail: number } {
+  let last: JournalBlock | undefined;
+  for (const block of found.values()) {
+    if (block.lsn >= superblock.nextLsn && (last === undefined || block.lsn > last.lsn)) last = block;
+  }
+  let nextLsn = superblock.nextLsn;
+  let tail = superblock.tailLsn;
+  if (last !== undefined) {
+    const whole = isBatchWhole(last, found) || !does('open: ignore a batch that is not whole');
+    nextLsn = whole ? last.batchFirst + last.batchBlocks : last.batchFirst;
+    const newest = found.get(nextLsn - 1);
+    if (nextLsn > superblock.nextLsn && newest !== undefined) tail = newest.tail;
+  }
+  const blocks: JournalBlock[] = [];
+  for (let lsn = tail; lsn < nextLsn; lsn++) {
+    const block = found.get(lsn);
+    if (block === undefined) {
+      throw new OperationalError(
+        'DAMAGED',
+        `journal block ${lsn} of ${tail}..${nextLsn - 1} is unreadable in both copies; ` +
+          'restore the partition from a backup, or copy off what the slave and master still show',
+      );
+    }
+    blocks.push(block);
+  }
+  return { blocks, nextLsn, tail };
+}
+
+function isBatchWhole(member: JournalBlock, found: ReadonlyMap<number, JournalBlock>): boolean {
+  for (let lsn = member.batchFirst; lsn < member.batchFirst + member.batchBlocks; lsn++) {
+    if (found.get(lsn)?.batchFirst !== member.batchFirst) return false;
+  }
+  return true;
+}

@@ -1,0 +1,197 @@
+/**
+ * Opening: find the newest superblock, replay the journal into the map, count active extents as changed.
+ * Nothing is written here, so that a refusal leaves the partition as it was; the engine then brings all copies level.
+ */
+
+import { ActivityLog, readActivityLog } from './activity-log.js';
+import type { ActivityEntry } from './activity-log.js';
+import { Core } from './core.js';
+import { EXTENT_UNITS, PAGE_UNITS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, UNIT_BLOCKS } from './format.js';
+import { Journal, forEachRecord, readJournal, recoverableBlocks } from './journal.js';
+import type { JournalBlock } from './journal.js';
+import type { MapPage } from './map-page.js';
+import { PageMap } from './page-map.js';
+import { OperationalError } from '../operational-error.js';
+import { STATE_TWINS, StateArea, readStateTwin } from './state-area.js';
+import type { StateImage } from './state-area.js';
+import { HOLE } from './states.js';
+import type { Steps } from './steps.js';
+import type { Store } from './store.js';
+import { syncStore } from './store.js';
+import { decodeSuperblock, transitionOf } from './superblock.js';
+import type { Superblock } from './superblock.js';
+import { WrittenBitmap } from './written-bitmap.js';
+
+export interface EngineOptions {
+  /** Map pages kept in memory, 10 KiB and 32 MiB of the master each. */
+  cachePages?: number;
+  /** For tests: which ordering steps to do. */
+  steps?: Steps;
+}
+
+export const DEFAULT_CACHE_PAGES = 4096;
+
+export interface EngineParts {
+  readonly core: Core;
+  readonly map: PageMap;
+  readonly written: WrittenBitmap;
+  readonly journal: Journal;
+  readonly activity: ActivityLog;
+  readonly state: StateArea;
+}
+
+export interface Recovered {
+  readonly parts: EngineParts;
+  /** The newest generation whose marks had to be made coarser; 0 if none. */
+  readonly marked: number;
+  readonly divergedBlocks: number;
+}
+
+export async function recover(store: Store, options: EngineOptions): Promise<Recovered> {
+  const does = options.steps ?? (() => true);
+  // A process that was killed leaves writes that are readable but not durable; what is read now must stay true.
+  if (does('open: sync before trusting what is read')) await syncStore(store);
+  const superblock = readSuperblock(store);
+  requireWholeDevice(store, superblock);
+  const core = new Core(store, superblock, does);
+  const written = new WrittenBitmap(superblock.uuid, core.segments);
+  written.read(store);
+  const map = new PageMap(
+    store,
+    superblock,
+    core.segments,
+    written,
+    options.cachePages ?? DEFAULT_CACHE_PAGES,
+  );
+  const { image, level } = readState(store, superblock);
+  const state = new StateArea(core, image, level);
+  const activityList = readActivityLog(store, superblock);
+  const activity = new ActivityLog(store, superblock, activityList.sequence);
+  if (superblock.clean) {
+    const journal = new Journal(store, superblock, superblock.nextLsn, superblock.nextLsn);
+    const parts = { core, map, written, journal, activity, state };
+    return { parts, marked: 0, divergedBlocks: superblock.divergedBlocks };
+  }
+  const { blocks, nextLsn, tail } = recoverableBlocks(superblock, readJournal(store, superblock), does);
+  replay(core, map, blocks);
+  const marked = does('open: count active extents as changed')
+    ? markActive(core, map, activityList.entries)
+    : 0;
+  const newest = blocks.at(-1);
+  const current = newest !== undefined && newest.lsn >= superblock.nextLsn;
+  const journal = new Journal(store, superblock, nextLsn, tail);
+  const parts = { core, map, written, journal, activity, state };
+  return { parts, marked, divergedBlocks: current ? newest.divergedBlocks : superblock.divergedBlocks };
+}
+
+function markActive(core: Core, map: PageMap, entries: readonly ActivityEntry[]): number {
+  const sane = entries.filter((entry) => entry.page < core.totalPages);
+  return markActiveExtents(map, sane);
+}
+
+/**
+ * The newest whole copy.
+ * @throws OperationalError NOT_CLDD, UNKNOWN_FORMAT or DAMAGED
+ */
+export function readSuperblock(store: Store): Superblock {
+  const bytes = Buffer.alloc(SUPERBLOCK_BYTES);
+  let newest: Superblock | undefined;
+  let complaint: string | undefined;
+  for (const position of SUPERBLOCK_OFFSETS) {
+    if (position + SUPERBLOCK_BYTES > store.sizeBytes) break;
+    store.readSync(bytes, 0, bytes.length, position);
+    const found = decodeSuperblock(bytes);
+    if (typeof found === 'string') complaint = found;
+    else if (found !== undefined && (newest === undefined || found.sequence > newest.sequence))
+      newest = found;
+  }
+  if (newest !== undefined) return newest;
+  if (complaint === undefined) {
+    throw new OperationalError(
+      'NOT_CLDD',
+      "this is not a cldd partition; 'cldd init' makes one (and erases what it holds)",
+    );
+  }
+  const unknown = complaint.startsWith('it has format');
+  throw new OperationalError(
+    unknown ? 'UNKNOWN_FORMAT' : 'DAMAGED',
+    `no superblock copy can be used: ${complaint}; ` +
+      (unknown ? 'use the version of cldd that made it' : 'restore the partition from a backup'),
+  );
+}
+
+function requireWholeDevice(store: Store, superblock: Superblock): void {
+  if (store.sizeBytes >= superblock.deviceBytes) return;
+  throw new OperationalError(
+    'DEVICE_SHRUNK',
+    `the device has ${store.sizeBytes} bytes, but the partition was made for ${superblock.deviceBytes}; ` +
+      'give the device its size back (nothing was changed)',
+  );
+}
+
+function readState(store: Store, superblock: Superblock): { image: StateImage; level: boolean } {
+  let newest: StateImage | undefined;
+  let level = true;
+  for (let twin = 0; twin < STATE_TWINS; twin++) {
+    const image = readStateTwin(store, superblock, twin);
+    if (image === undefined || (newest !== undefined && image.sequence !== newest.sequence)) level = false;
+    if (image !== undefined && (newest === undefined || image.sequence > newest.sequence)) newest = image;
+  }
+  if (newest !== undefined) return { image: newest, level };
+  throw new OperationalError(
+    'DAMAGED',
+    "both twins of the state area are unreadable; 'cldd check --repair' can empty it (reservations are then lost)",
+  );
+}
+
+/** Absolute states, in order: a page ends as the journal's last word says, however much of it the page had already. */
+function replay(core: Core, map: PageMap, blocks: readonly JournalBlock[]): void {
+  const { superblock, does } = core;
+  for (const block of blocks) {
+    if (block.epoch > superblock.epoch || block.generation > superblock.generation) {
+      throw new OperationalError('DAMAGED', `journal block ${block.lsn} is newer than every superblock copy`);
+    }
+    forEachRecord(block, (unit, states) => {
+      const number = Math.floor(unit / PAGE_UNITS);
+      if (number >= core.totalPages) {
+        throw new OperationalError(
+          'DAMAGED',
+          `journal block ${block.lsn} names a map page that does not exist`,
+        );
+      }
+      const page = map.force(number);
+      if (does('open: rewrite every page that a record touched')) page.dirty = true;
+      if (page.epoch > block.epoch && does('open: skip records of an older epoch than their page')) return;
+      if (page.epoch < block.epoch && does('open: normalise a page before a record of a later epoch')) {
+        page.normalise(transitionOf(superblock, page.epoch), block.epoch);
+      }
+      page.states.set(states, (unit % PAGE_UNITS) * UNIT_BLOCKS);
+      page.marks[unit % PAGE_UNITS] = Math.max(page.marks[unit % PAGE_UNITS], block.generation);
+      page.dirty = true;
+    });
+  }
+}
+
+/** Counts every extent in the list as changed: who wrote in place before the crash left no other trace. */
+function markActiveExtents(map: PageMap, entries: readonly ActivityEntry[]): number {
+  let newest = 0;
+  for (const entry of entries) {
+    if (map.isBlank(entry.page)) continue;
+    const page = map.force(entry.page);
+    newest = Math.max(newest, entry.generation);
+    for (let unit = 0; unit < page.marks.length; unit++) {
+      if (((entry.extents >> Math.floor(unit / EXTENT_UNITS)) & 1) === 0) continue;
+      if (page.marks[unit] >= entry.generation || !holdsData(page, unit)) continue;
+      page.marks[unit] = entry.generation;
+      page.dirty = true;
+    }
+  }
+  return newest;
+}
+
+function holdsData(page: MapPage, unit: number): boolean {
+  for (let index = unit * UNIT_BLOCKS; index < (unit + 1) * UNIT_BLOCKS; index++) {
+    if (page.states[index] !== HOLE) return true;
+  }
+  return false;
+}

@@ -1,0 +1,222 @@
+/**
+ * The only file that touches the partition's file descriptor. `Store` is what the engine needs of it; the tests put
+ * recording, faulty and slow ones in its place.
+ */
+
+import {
+  close,
+  closeSync,
+  constants,
+  existsSync,
+  fdatasync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  read,
+  readFileSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { OperationalError } from '../operational-error.js';
+
+export type StoreDone = (error: Error | null) => void;
+
+/** Bytes on a device. All transfers are whole: a short one is continued, and an error ends it. */
+export interface Store {
+  readonly sizeBytes: number;
+  /** Throws if the bytes can't be read. */
+  readSync(buffer: Uint8Array, offset: number, length: number, position: number): void;
+  /** To the page cache; durable only after a `sync` that began later. Throws if it fails. */
+  writeSync(buffer: Uint8Array, offset: number, length: number, position: number): void;
+  /** As `readSync`, through the thread pool. */
+  read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void;
+  /** fdatasync, through the thread pool. */
+  sync(done: StoreDone): void;
+  /** Asks the device for its size again, for a grow. */
+  refreshSize(): number;
+  close(): Promise<void>;
+}
+
+export function syncStore(store: Store): Promise<void> {
+  return new Promise((resolve, reject) => {
+    store.sync((error) => {
+      if (error === null) resolve();
+      else reject(error);
+    });
+  });
+}
+
+export function readStore(store: Store, buffer: Uint8Array, position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    store.read(buffer, 0, buffer.length, position, (error) => {
+      if (error === null) resolve();
+      else reject(error);
+    });
+  });
+}
+
+export class FileStore implements Store {
+  readonly #fd: number;
+  readonly isBlockDevice: boolean;
+  sizeBytes: number;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    this.isBlockDevice = fstatSync(fd).isBlockDevice();
+    this.sizeBytes = sizeOf(fd);
+  }
+
+  /**
+   * Opens a regular file or block device. A block device is opened with O_EXCL: the kernel refuses it while it is
+   * mounted or held by somebody else, and forgets the claim when this process ends, however it ends.
+   */
+  static open(path: string, mode: 'read' | 'write'): FileStore {
+    let fd: number | undefined;
+    try {
+      fd = openSync(path, mode === 'read' ? constants.O_RDONLY : constants.O_RDWR);
+      const stat = fstatSync(fd);
+      if (!stat.isFile() && !stat.isBlockDevice()) {
+        throw new OperationalError('NOT_A_PARTITION', `${path} is neither a block device nor a regular file`);
+      }
+      if (stat.isBlockDevice() && mode === 'write') {
+        closeSync(fd);
+        fd = undefined;
+        fd = openSync(path, constants.O_RDWR | constants.O_EXCL);
+      }
+      return new FileStore(fd);
+    } catch (error) {
+      if (fd !== undefined) closeSync(fd);
+      throw explain(path, error);
+    }
+  }
+
+  readSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    let done = 0;
+    while (done < length) {
+      const count = readSync(this.#fd, buffer, offset + done, length - done, position + done);
+      if (count === 0) throw new Error(`the device ends at ${position + done}, inside a read`);
+      done += count;
+    }
+  }
+
+  writeSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    let done = 0;
+    while (done < length) {
+      const count = writeSync(this.#fd, buffer, offset + done, length - done, position + done);
+      if (count === 0) throw new Error(`the device takes nothing more at ${position + done}`);
+      done += count;
+    }
+  }
+
+  read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void {
+    read(this.#fd, buffer, offset, length, position, (error, count) => {
+      if (error !== null) done(error);
+      else if (count === length) done(null);
+      else if (count === 0) done(new Error(`the device ends at ${position}, inside a read`));
+      else this.read(buffer, offset + count, length - count, position + count, done);
+    });
+  }
+
+  sync(done: StoreDone): void {
+    fdatasync(this.#fd, done);
+  }
+
+  extendTo(sizeBytes: number): void {
+    ftruncateSync(this.#fd, sizeBytes);
+    this.sizeBytes = sizeBytes;
+  }
+
+  refreshSize(): number {
+    this.sizeBytes = sizeOf(this.#fd);
+    return this.sizeBytes;
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      close(this.#fd, (error) => {
+        if (error) reject(error);
+        else resolve();
+      });
+    });
+  }
+}
+
+/**
+ * Creates a sparse file if there is nothing at `path`; answers whether it did.
+ * @throws OperationalError SIZE_NEEDED, or as `FileStore.open`
+ */
+export function createFile(path: string, sizeBytes: number | undefined): boolean {
+  if (existsSync(path)) return false;
+  if (sizeBytes === undefined) {
+    throw new OperationalError('SIZE_NEEDED', `${path} does not exist: give a size to create it as a file`);
+  }
+  let fd: number;
+  try {
+    fd = openSync(path, 'wx', 0o600);
+  } catch (error) {
+    throw explain(path, error);
+  }
+  try {
+    ftruncateSync(fd, sizeBytes);
+    return true;
+  } catch (error) {
+    unlinkSync(path);
+    throw explain(path, error);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export function removeFile(path: string): void {
+  unlinkSync(path);
+}
+
+/** Lets a file grow to the wished size; it is never cut. */
+export function resizeFile(store: FileStore, path: string, sizeBytes: number): void {
+  if (sizeBytes === store.sizeBytes) return;
+  if (store.isBlockDevice || sizeBytes < store.sizeBytes) {
+    throw new OperationalError(
+      'SIZE_MISMATCH',
+      `${path} has ${store.sizeBytes} bytes, not ${sizeBytes}: leave the size out to use it as it is`,
+    );
+  }
+  store.extendTo(sizeBytes);
+}
+
+function sizeOf(fd: number): number {
+  const stat = fstatSync(fd);
+  if (!stat.isBlockDevice()) return stat.size;
+  const major = ((stat.rdev >> 8) & 0xfff) | 0;
+  const minor = (stat.rdev & 0xff) | ((stat.rdev >> 12) & 0xfff00);
+  return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'utf8')) * 512;
+}
+
+function explain(path: string, error: unknown): Error {
+  if (error instanceof OperationalError || !(error instanceof Error)) throw error;
+  const code = 'code' in error ? error.code : undefined;
+  switch (code) {
+    case 'ENOENT':
+      return new OperationalError('NO_SUCH_PARTITION', `${path} does not exist: check the path`, {
+        cause: error,
+      });
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return new OperationalError(
+        'PARTITION_NOT_PERMITTED',
+        `${path} may not be opened for writing (${code}): check its owner and mode, or run as root`,
+        { cause: error },
+      );
+    case 'EBUSY':
+      return new OperationalError(
+        'PARTITION_BUSY',
+        `${path} is in use: it is mounted, or another program (perhaps another cldd) holds it; release it first`,
+        { cause: error },
+      );
+    default:
+      return new OperationalError('PARTITION_UNUSABLE', `${path} can't be opened: ${error.message}`, {
+        cause: error,
+      });
+  }
+}
