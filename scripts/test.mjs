@@ -56,7 +56,9 @@ if (words.length === 0) {
 /** Compiled tests, named by their sources, so that what an older build left behind is not run. */
 function testFiles() {
   return ['test', 'conformance']
-    .flatMap((folder) => readdirSync(join(root, folder), { recursive: true }).map((name) => join(folder, name)))
+    .flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true }).map((name) => join(folder, name)),
+    )
     .filter((name) => name.endsWith('.test.ts'))
     .map((name) => join('dist', name.replace(/\.ts$/, '.js')))
     .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
