@@ -26,6 +26,8 @@ export interface Arguments {
   force?: boolean;
   crashConsistent?: boolean;
   since?: number;
+  /** Position in bytes where the answer begins. */
+  from?: number;
   session?: number;
   level?: string;
 }
@@ -42,8 +44,7 @@ export const COMMANDS = {
   'slave-enable': { ...TARGET, crashConsistent: { type: 'boolean' } },
   'slave-disable': { ...TARGET, ...FORCE },
   rollback: { ...TARGET, ...FORCE },
-  changes: { ...TARGET, since: { type: 'integer', minimum: 0 } },
-  check: TARGET,
+  changes: { ...TARGET, since: { type: 'integer', minimum: 0 }, from: { type: 'integer', minimum: 0 } },
   grow: TARGET,
   reload: {},
   'log-level': { level: { enum: ['debug', 'info', 'warn', 'error', 'silent'] } },

@@ -2,19 +2,15 @@
 import { OperationalError } from '../operational-error.js';
 
 const REFUSALS: ReadonlySet<string> = new Set([
-  'MASTER_MOUNTED',
-  'MASTER_IN_USE',
-  'SLAVE_HELD',
-  'SLAVE_ENABLED',
-  'SLAVE_DISABLED',
   'ALREADY_ENABLED',
-  'NOT_ENABLED',
-  'NOT_EMPTY',
-  'NEEDS_YES',
-  'SIZE_MISSING',
   'DAEMON_RUNNING',
+  'HOLDS_DATA',
+  'MASTER_IN_USE',
+  'MASTER_MOUNTED',
+  'NEEDS_YES',
+  'NOT_ENABLED',
   'PARTITION_BUSY',
-  'PARTITION_IN_USE',
+  'SLAVE_HELD',
   'TARGET_AMBIGUOUS',
 ]);
 

@@ -3,6 +3,10 @@ import type { Arguments, CommandName, Request } from '../admin/protocol.js';
 import type { LogLevel } from '../config/configuration.js';
 import { OperationalError } from '../operational-error.js';
 import type { Daemon } from './daemon.js';
+import type { ChangedRange } from './partition-engine.js';
+
+/** Ranges in one answer: some 2 MB of JSON. */
+const RANGES_MAX = 50_000;
 
 type Execute = (daemon: Daemon, given: Arguments) => unknown;
 
@@ -42,7 +46,7 @@ const COMMANDS: Record<CommandName, Execute> = {
   'slave-enable': async (daemon, { target, crashConsistent = false }) => {
     const served = daemon.target(target);
     const { generation, enabledAt } = await served.enable({ crashConsistent });
-    return { target: served.name, enabled: true, generation, enabledAt: enabledAt.toISOString() };
+    return { target: served.name, enabled: true, generation, enabledAt };
   },
   'slave-disable': async (daemon, { target, force = false }) => {
     const served = daemon.target(target);
@@ -54,13 +58,10 @@ const COMMANDS: Record<CommandName, Execute> = {
     await served.rollback({ force });
     return { target: served.name, generation: served.partition.slave.generation };
   },
-  changes: async (daemon, { target, since }) => {
+  changes: async (daemon, { target, since, from = 0 }) => {
     const served = daemon.target(target);
-    return { target: served.name, ...(await served.partition.changes(since)) };
-  },
-  check: async (daemon, { target }) => {
-    const served = daemon.target(target);
-    return { target: served.name, ...(await served.partition.check()) };
+    const { ranges, ...changes } = served.partition.changes(since);
+    return { target: served.name, ...changes, since: since ?? null, ...(await pageOf(ranges, from)) };
   },
   grow: async (daemon, { target }) => {
     const served = daemon.target(target);
@@ -75,4 +76,20 @@ const COMMANDS: Record<CommandName, Execute> = {
 
 export async function answer(daemon: Daemon, { command, arguments: given }: Request): Promise<unknown> {
   return await COMMANDS[command](daemon, given);
+}
+
+/** A page of ranges and where the next page begins, so that no answer grows without bound. */
+async function pageOf(
+  ranges: AsyncIterable<ChangedRange>,
+  from: number,
+): Promise<{ ranges: ChangedRange[]; next: number | null }> {
+  const page: ChangedRange[] = [];
+  for await (const { position, length } of ranges) {
+    const end = position + length;
+    if (end <= from) continue;
+    if (page.length === RANGES_MAX) return { ranges: page, next: position };
+    const begin = Math.max(position, from);
+    page.push({ position: begin, length: end - begin });
+  }
+  return { ranges: page, next: null };
 }

@@ -4,12 +4,28 @@
  */
 import type { Medium, StateStore } from '../scsi/medium.js';
 
+export interface ChangedRange {
+  position: number;
+  length: number;
+}
+
+export interface PartitionChanges {
+  since: number | undefined;
+  generation: number;
+  full: boolean;
+  approximate: boolean;
+  granularityBytes: number;
+  capacityBytes: number;
+  ranges: AsyncIterable<ChangedRange>;
+}
+
 export interface PartitionStatus {
   capacityBytes: number;
   slave: {
     enabled: boolean;
     generation: number;
-    enabledAt: Date | undefined;
+    /** ISO 8601; undefined before the first enable. */
+    enabledAt: string | undefined;
     divergedBlocks: number;
     divergedBytes: number;
   };
@@ -25,13 +41,15 @@ export interface PartitionEngine {
   readonly slave: Medium;
   readonly state: StateStore;
   /** @throws OperationalError MASTER_MOUNTED, ALREADY_ENABLED */
-  enableSlave(options?: { crashConsistent?: boolean }): Promise<{ generation: number; enabledAt: Date }>;
+  enableSlave(options?: { crashConsistent?: boolean }): Promise<PartitionStatus['slave']>;
   /** @throws OperationalError NOT_ENABLED */
   disableSlave(): Promise<void>;
   rollback(): Promise<void>;
-  changes(since?: number): Promise<object>;
+  /** @throws OperationalError NO_SUCH_GENERATION */
+  changes(since?: number): PartitionChanges;
+  /** Told once, when the partition takes no more writes. */
+  onFailure(listener: (error: Error) => void): void;
   grow(): Promise<object>;
-  check(): Promise<object>;
   status(): PartitionStatus;
   close(): Promise<void>;
 }

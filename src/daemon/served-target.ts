@@ -13,7 +13,7 @@ import type { IscsiTargetOptions, Log, SessionInfo } from '../iscsi/options.js';
 import type { Nexus } from '../scsi/nexus.js';
 import { ScsiTarget } from '../scsi/target.js';
 import type { ControlDone, NexusName } from '../scsi/target.js';
-import type { OpenPartition, PartitionEngine } from './partition-engine.js';
+import type { OpenPartition, PartitionEngine, PartitionStatus } from './partition-engine.js';
 import { isRefusal } from '../admin/refusals.js';
 import { targetStatus } from './status.js';
 import type { TargetStatus } from './status.js';
@@ -49,6 +49,12 @@ export class ServedTarget {
       eject: (nexus: Nexus, done: ControlDone) => this.#eject(nexus, done),
     };
     const { name } = configuration;
+    partition.onFailure((error) => {
+      log.error(
+        { target: name, why: error.message },
+        'the partition failed and takes no more writes: check the device',
+      );
+    });
     this.scsi = new ScsiTarget({ name, uuid, master, slave, state, portalGroupTags: tags, control, log });
   }
 
@@ -97,10 +103,7 @@ export class ServedTarget {
     return targetStatus(this.#configuration, this.partition, this.scsi, own);
   }
 
-  enable(
-    options: { crashConsistent?: boolean },
-    by: By = OPERATOR,
-  ): Promise<{ generation: number; enabledAt: Date }> {
+  enable(options: { crashConsistent?: boolean }, by: By = OPERATOR): Promise<PartitionStatus['slave']> {
     return this.#inTurn(async () => {
       const { crashConsistent = false } = options;
       try {

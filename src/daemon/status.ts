@@ -96,7 +96,7 @@ export function targetStatus(
     slave: {
       enabled: slave.enabled,
       generation: slave.generation,
-      enabledAt: slave.enabledAt?.toISOString() ?? null,
+      enabledAt: slave.enabledAt ?? null,
       divergedBlocks: slave.divergedBlocks,
       divergedBytes: slave.divergedBytes,
       heldBy: scsi.slaveHolders().map(({ initiator, address }) => ({ initiator, address })),

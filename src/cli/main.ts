@@ -1,0 +1,39 @@
+/** The program `cldd`. */
+import { CommanderError } from 'commander';
+import { ConfigurationError } from '../config/mistakes.js';
+import { EXIT, exitCodeOf } from './exit-codes.js';
+import { OperationalError } from '../operational-error.js';
+import { createProgram } from './program.js';
+
+/** Runs a command line and returns how it ended; messages are on stdout and stderr. */
+export async function main(argv: readonly string[]): Promise<number> {
+  // `cldd changes | head` ends when head does.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(EXIT.DONE);
+  });
+  try {
+    await createProgram().parseAsync([...argv], { from: 'user' });
+    return EXIT.DONE;
+  } catch (error) {
+    report(error);
+    return exitCodeOf(error);
+  }
+}
+
+/** What went wrong, without a stack trace unless it is our own mistake. */
+function report(error: unknown): void {
+  // Commander has told it already.
+  if (error instanceof CommanderError) return;
+  if (error instanceof ConfigurationError) process.stderr.write(`${error.message}\n`);
+  else process.stderr.write(`cldd: ${explain(error)}\n`);
+}
+
+function explain(error: unknown): string {
+  if (error instanceof OperationalError) return error.message;
+  if (!(error instanceof Error)) return String(error);
+  const { code, path } = error as NodeJS.ErrnoException;
+  if (code === 'ENOSPC') return `the disc is full${path === undefined ? '' : ` (${path})`}`;
+  if (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code)) return error.message;
+  return `unforeseen error, please report it: ${error.stack ?? error.message}`;
+}
