@@ -97,10 +97,14 @@ export class Connection {
     this.socket.destroy();
   }
 
-  async #progress(patienceMs: number): Promise<void> {
-    const timer = setTimeout(() => this.socket.emit('progress'), patienceMs);
-    await once(this.socket, 'progress');
-    clearTimeout(timer);
+  #progress(patienceMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.socket.emit('progress'), patienceMs);
+      this.socket.once('progress', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 
   #parse(): Pdu | undefined {

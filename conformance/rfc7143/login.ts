@@ -423,14 +423,14 @@ const names: readonly Requirement[] = [
     id: 'LOGIN-45',
     clause: 'RFC 7143 §6.1',
     level: 'MUST',
-    text: 'key names are case-sensitive: initiatorname is not InitiatorName',
+    text: 'key names are case-sensitive: INITIATORNAME is not InitiatorName',
     run: (t, target) =>
       refused(
         t,
         target,
         [LOGIN_STATUS.MISSING_PARAMETER],
         {},
-        { initiatorname: INITIATOR_NAME, TargetName: target.iqn, SessionType: 'Normal' },
+        { INITIATORNAME: INITIATOR_NAME, TargetName: target.iqn, SessionType: 'Normal' },
       ),
   },
   {

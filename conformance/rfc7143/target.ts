@@ -1,7 +1,11 @@
 /**
  * The target under test. By default our own daemon on a scratch partition; RFC7143_TARGET chooses another:
- * `tgtd` starts that program (to see how the tests judge somebody else), `HOST:PORT,IQN` takes one that runs.
+ * `tgtd` starts that program (to see how the tests judge somebody else), `exec:COMMAND` any program that takes a
+ * profile, `HOST:PORT,IQN` takes one that runs.
  */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import { isid } from './pdu.js';
 import type { Session } from './session.js';
 import { startTgtd } from './tgtd.js';
@@ -39,15 +43,40 @@ export interface Target extends Started {
 
 /** Starts the target that the environment names. End it with `stop`. */
 export async function startTarget(profile: Profile = {}): Promise<Target> {
-  const wanted = process.env['RFC7143_TARGET'] ?? 'cldd';
-  const started = await (wanted === 'tgtd' ? startTgtd(profile) : Promise.resolve(external(wanted)));
+  const started = await start(process.env['RFC7143_TARGET'] ?? 'cldd', profile);
   let qualifier = 0x100;
   return { ...started, sessions: [], freshIsid: () => isid(++qualifier) };
 }
 
-function external(text: string): Started {
-  const match = /^(.+):(\d+),(.+)$/.exec(text);
-  if (match === null) throw new Error(`RFC7143_TARGET is to be "cldd", "tgtd" or HOST:PORT,IQN, not ${text}`);
+function start(wanted: string, profile: Profile): Promise<Started> {
+  if (wanted === 'tgtd') return startTgtd(profile);
+  if (wanted.startsWith('exec:')) return launch(wanted.slice('exec:'.length), profile);
+  const { host, port, iqn } = address(wanted);
+  return Promise.resolve({ host, port, iqn, lun: 0, profile: {}, stop: () => Promise.resolve() });
+}
+
+function address(text: string): { host: string; port: number; iqn: string } {
+  const match = /^(.+):(\d+),(.+)$/.exec(text.trim());
+  if (match === null) throw new Error(`not of the form HOST:PORT,IQN: ${text}`);
   const [, host = '', port = '', iqn = ''] = match;
-  return { host, port: Number(port), iqn, lun: 0, profile: {}, stop: () => Promise.resolve() };
+  return { host, port: Number(port), iqn };
+}
+
+/** Starts a program that reads the profile from RFC7143_PROFILE and says where it listens in its first line. */
+async function launch(command: string, profile: Profile): Promise<Started> {
+  const [program = '', ...args] = command.split(' ');
+  const env = { ...process.env, RFC7143_PROFILE: JSON.stringify(profile) };
+  const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const [line] = (await once(createInterface(child.stdout), 'line')) as [string];
+  return {
+    ...address(line),
+    lun: 0,
+    ...(child.pid === undefined ? {} : { pid: child.pid }),
+    profile,
+    stop: async () => {
+      if (child.exitCode !== null) throw new Error(`the target ended by itself with code ${child.exitCode}`);
+      child.kill('SIGTERM');
+      await once(child, 'exit');
+    },
+  };
 }

@@ -1,0 +1,163 @@
+/** Header and data digests (RFC 7143 §7.8, §11.2.3, §13.1). */
+import { dataOut, encode, OP } from './pdu.js';
+import type { Requirement } from './requirement.js';
+import { inquiry, read10, STATUS, testUnitReady, write10 } from './scsi.js';
+import { Session, type SessionOptions } from './session.js';
+import { pattern } from './write.js';
+
+const header: SessionOptions = { keys: { HeaderDigest: 'CRC32C', DataDigest: 'None' } };
+const data: SessionOptions = { keys: { HeaderDigest: 'None', DataDigest: 'CRC32C', ImmediateData: 'Yes' } };
+const both: SessionOptions = { keys: { HeaderDigest: 'CRC32C', DataDigest: 'CRC32C', ImmediateData: 'Yes' } };
+
+export const digest: readonly Requirement[] = [
+  ...(
+    [
+      ['DIG-01', 'header', header],
+      ['DIG-02', 'data', data],
+      ['DIG-03', 'header and data', both],
+    ] as const
+  ).map(([id, text, options]): Requirement => ({
+    id,
+    clause: 'RFC 7143 §11.2.3, §13.1',
+    level: 'MUST',
+    text: `with ${text} digests data is written and read, padding counted in`,
+    async run(t, target) {
+      const session = await Session.login(target, options);
+      t.equal(session.connection.headerDigest, options !== data, 'header digest agreed on');
+      t.equal(session.connection.dataDigest, options !== header, 'data digest agreed on');
+      const bytes = pattern(16384, 21);
+      const blocks = bytes.length / session.blockBytes;
+      for (const immediateBytes of [0, 1024]) {
+        const written = await session.execute({ cdb: write10(600, blocks), write: bytes, immediateBytes });
+        t.equal(written.status, STATUS.GOOD);
+      }
+      const read = await session.execute({ cdb: read10(600, blocks), read: bytes.length });
+      t.ok(read.data.equals(bytes));
+      // Lengths that need padding: the digest of the target covers it (checked by the connection).
+      for (const length of [5, 6, 7, 36]) {
+        const outcome = await session.execute({ cdb: inquiry(length), read: length });
+        t.equal(outcome.data.length, length);
+      }
+    },
+  })),
+  {
+    id: 'DIG-04',
+    clause: 'RFC 7143 §7.8',
+    level: 'MUST',
+    text: 'a wrong header digest ends the connection (error recovery level 0), nothing of the PDU is done',
+    async run(t, target) {
+      const session = await Session.login(target, header);
+      session.sendCommand({ cdb: testUnitReady() }, { badHeaderDigest: true });
+      const pdus = await session.connection.untilClosed();
+      t.same(
+        pdus.filter(({ opcode }) => opcode !== OP.ASYNC && opcode !== OP.REJECT),
+        [],
+      );
+    },
+  },
+  {
+    id: 'DIG-05',
+    clause: 'RFC 7143 §7.8, §11.17.1',
+    level: 'MUST',
+    text: 'immediate data with a wrong digest is rejected (reason 2) or ends the connection, and is not written',
+    async run(t, target) {
+      const before = pattern(512, 31);
+      const session = await Session.login(target, both);
+      const blocks = Math.max(1, 512 / session.blockBytes);
+      const length = blocks * session.blockBytes;
+      const old = Buffer.alloc(length, before);
+      await session.execute({ cdb: write10(700, blocks), write: old, immediateBytes: length });
+      const bad = Buffer.alloc(length, 0xbd);
+      session.sendCommand(
+        { cdb: write10(700, blocks), write: bad, immediateBytes: length },
+        { badDataDigest: true },
+      );
+      const pdu = await session.next();
+      if (pdu !== undefined) {
+        t.equal(pdu.opcode, OP.REJECT);
+        t.equal(pdu.response, 2, 'data digest error');
+      }
+      const other = await Session.login(target, both);
+      const read = await other.execute({ cdb: read10(700, blocks), read: length });
+      t.ok(read.data.equals(old), 'the old data is there');
+    },
+  },
+  {
+    id: 'DIG-06',
+    clause: 'RFC 7143 §7.8, §11.17.1',
+    level: 'MUST',
+    text: 'Data-Out with a wrong digest is rejected (reason 2) and its task fails, or the connection ends',
+    async run(t, target) {
+      const session = await Session.login(target, {
+        keys: { ...both.keys, ImmediateData: 'No', InitialR2T: 'Yes' },
+      });
+      const { blockBytes } = session;
+      const good = Buffer.alloc(blockBytes, 0x01);
+      await session.execute({ cdb: write10(710, 1), write: good });
+      const bad = Buffer.alloc(blockBytes, 0x02);
+      const itt = session.sendCommand({ cdb: write10(710, 1), write: bad });
+      const r2t = await session.expect(OP.R2T);
+      session.connection.send(
+        dataOut({
+          itt,
+          ttt: r2t.ttt,
+          lun: session.lun,
+          expStatSN: session.expStatSN,
+          dataSN: 0,
+          offset: 0,
+          data: bad,
+          final: true,
+        }),
+        { badDataDigest: true },
+      );
+      const pdu = await session.next();
+      if (pdu !== undefined) {
+        t.equal(pdu.opcode, OP.REJECT);
+        t.equal(pdu.response, 2);
+        const end = await session.next();
+        if (end !== undefined) {
+          t.equal(end.opcode, OP.SCSI_RESPONSE);
+          t.not(end.scsiStatus, STATUS.GOOD);
+        }
+      }
+      const other = await Session.login(target);
+      const read = await other.execute({ cdb: read10(710, 1), read: blockBytes });
+      t.ok(read.data.equals(good), 'the old data is there');
+    },
+  },
+  {
+    id: 'DIG-07',
+    clause: 'RFC 7143 §11.2.3.1',
+    level: 'MUST',
+    text: 'the header digest covers the AHS',
+    async run(t, target) {
+      const session = await Session.login(target, both);
+      const cdb = Buffer.alloc(32);
+      cdb[0] = 0x7f;
+      cdb[7] = 24;
+      const outcome = await session.execute({ cdb });
+      t.equal(outcome.status, STATUS.CHECK_CONDITION, 'understood, if not known');
+      t.same(await session.fence(), []);
+    },
+  },
+  {
+    id: 'DIG-08',
+    clause: 'RFC 7143 §11.2.3.2',
+    level: 'MUST',
+    text: 'PDUs with digests survive every way that TCP can cut them',
+    async run(t, target) {
+      const session = await Session.login(target, both);
+      const { blockBytes } = session;
+      const write = pattern(blockBytes, 41);
+      for (let cut = 1; cut < 60; cut++) {
+        const itt = session.nextTag();
+        const pdu = session.commandPdu({ cdb: write10(720, 1), write, immediateBytes: blockBytes, itt });
+        const bytes = encode(pdu, { headerDigest: true, dataDigest: true });
+        await session.connection.writeSplit(bytes, [cut, bytes.length - (cut % 7) - 1]);
+        const outcome = await session.finish(itt, { write });
+        if (outcome.status !== STATUS.GOOD) t.fail(`cut at ${cut}`);
+      }
+      t.pass('all were executed');
+    },
+  },
+];

@@ -1,0 +1,311 @@
+/** Discovery sessions, SendTargets and Text requests (RFC 7143 §4.3, §11.10, §11.11, §13.3, Appendix C). */
+import { decodeKeys, encodeKeys, valuesOf } from './keys.js';
+import { isid, logoutRequest, nopOut, NO_TAG, OP, scsiCommand, STAGE, textRequest } from './pdu.js';
+import type { Requirement, Tap } from './requirement.js';
+import { inquiry } from './scsi.js';
+import { INITIATOR_NAME, Session } from './session.js';
+import type { Target } from './target.js';
+
+/** All of SendTargets, however many PDUs the answer takes. */
+async function sendTargets(t: Tap, session: Session, value: string): Promise<[string, string][]> {
+  let { pdu } = await session.text({ SendTargets: value });
+  const parts = [pdu.data];
+  const tag = pdu.itt;
+  for (let round = 0; !pdu.final || pdu.continues; round++) {
+    t.not(pdu.ttt, NO_TAG, 'an answer that goes on carries a TTT');
+    t.ok(round < 50, 'the answer ends');
+    ({ pdu } = await session.text({}, { ttt: pdu.ttt, itt: tag }));
+    parts.push(pdu.data);
+  }
+  t.equal(pdu.ttt, NO_TAG, 'the final answer carries the reserved TTT');
+  return decodeKeys(Buffer.concat(parts));
+}
+
+const discover = (target: Target, keys: Record<string, string> = {}): Promise<Session> =>
+  Session.login(target, { discovery: true, keys });
+
+export const discovery: readonly Requirement[] = [
+  {
+    id: 'DISC-01',
+    clause: 'RFC 7143 §4.3, §13.21',
+    level: 'MUST',
+    text: 'a discovery session needs no TargetName',
+    async run(t, target) {
+      const session = await discover(target);
+      t.not(session.tsih, 0);
+    },
+  },
+  {
+    id: 'DISC-02',
+    clause: 'RFC 7143 §13.3, Appendix C',
+    level: 'MUST',
+    text: 'SendTargets=All in a discovery session names every target with its addresses',
+    async run(t, target) {
+      const pairs = await sendTargets(t, await discover(target), 'All');
+      t.equal(pairs[0]?.[0], 'TargetName', 'a target name comes first');
+      t.ok(valuesOf(pairs, 'TargetName').includes(target.iqn));
+      for (const address of valuesOf(pairs, 'TargetAddress')) {
+        t.match(address, /^(\[[0-9a-f:]+\]|[^:]+)(:\d+)?,\d{1,5}$/, 'host, port and portal group tag');
+      }
+      t.same(
+        [...new Set(pairs.map(([key]) => key))].filter(
+          (key) => key !== 'TargetName' && key !== 'TargetAddress',
+        ),
+        [],
+        'nothing else is sent',
+      );
+    },
+  },
+  {
+    id: 'DISC-03',
+    clause: 'RFC 7143 §13.3, Appendix C',
+    level: 'MUST',
+    text: 'SendTargets with a name gives that target only, with an unknown name nothing',
+    async run(t, target) {
+      const session = await discover(target);
+      t.same(valuesOf(await sendTargets(t, session, target.iqn), 'TargetName'), [target.iqn]);
+      t.same(await sendTargets(t, session, 'iqn.1999-12.org.example:none'), []);
+    },
+  },
+  {
+    id: 'DISC-04',
+    clause: 'RFC 7143 §13.3, Appendix C',
+    level: 'MUST',
+    text: 'an empty SendTargets in a normal session gives the session’s own target',
+    async run(t, target) {
+      const pairs = await sendTargets(t, await Session.login(target), '');
+      t.same(valuesOf(pairs, 'TargetName'), [target.iqn]);
+    },
+  },
+  {
+    id: 'DISC-05',
+    clause: 'RFC 7143 §13.3',
+    level: 'MUST',
+    text: 'SendTargets=All in a normal session is refused',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { pdu, keys } = await session.text({ SendTargets: 'All' });
+      t.equal(pdu.opcode, OP.TEXT_RESPONSE);
+      t.same(keys, [['SendTargets', 'Reject']]);
+    },
+  },
+  {
+    id: 'DISC-06',
+    clause: 'RFC 7143 §4.3',
+    level: 'MUST',
+    text: 'a discovery session serves text and logout only: SCSI commands are rejected',
+    async run(t, target) {
+      const session = await discover(target);
+      const { cmdSN, expStatSN } = session;
+      session.connection.send(
+        scsiCommand({ itt: 9, cmdSN, expStatSN, flags: 0xc1, edtl: 36, cdb: inquiry(36) }),
+      );
+      const pdu = await session.next();
+      t.ok(pdu === undefined || pdu.opcode === OP.REJECT, `answer ${pdu?.opcode}`);
+    },
+  },
+  {
+    id: 'DISC-07',
+    clause: 'RFC 7143 §11.14.1, §11.15',
+    level: 'MUST',
+    text: 'a discovery session ends by a logout that closes the session',
+    async run(t, target) {
+      const session = await discover(target);
+      const pdu = await session.logout(0);
+      t.equal(pdu.response, 0);
+      t.same(await session.connection.untilClosed(), []);
+    },
+  },
+  {
+    id: 'DISC-08',
+    clause: 'RFC 7143 §11.11.2, §13.12',
+    level: 'MUST',
+    text: 'an answer longer than the initiator’s MaxRecvDataSegmentLength comes in pieces',
+    async run(t, target) {
+      const session = await discover(target, { MaxRecvDataSegmentLength: '512' });
+      // The rule of the wire on segment length is what fails here.
+      t.ok(valuesOf(await sendTargets(t, session, 'All'), 'TargetName').includes(target.iqn));
+    },
+  },
+  {
+    id: 'DISC-09',
+    clause: 'RFC 7143 §7.4.2, §6.3.5',
+    level: 'MUST',
+    text: 'discovery sessions of one initiator with different ISIDs stand beside each other',
+    async run(t, target) {
+      const one = await discover(target);
+      const two = await discover(target);
+      t.ok(valuesOf(await sendTargets(t, one, 'All'), 'TargetName').includes(target.iqn));
+      t.ok(valuesOf(await sendTargets(t, two, 'All'), 'TargetName').includes(target.iqn));
+    },
+  },
+  {
+    id: 'DISC-10',
+    clause: 'RFC 7143 §7.4.2',
+    level: 'ROBUST',
+    text: 'a discovery session and a normal session with one ISID do not disturb each other’s logins',
+    async run(t, target) {
+      const normal = await Session.login(target, { isid: isid(0x4444) });
+      const session = await Session.login(target, { discovery: true, isid: isid(0x4444) });
+      t.ok(valuesOf(await sendTargets(t, session, 'All'), 'TargetName').includes(target.iqn));
+      t.same(await normal.fence(), []);
+    },
+  },
+  {
+    id: 'TEXT-01',
+    clause: 'RFC 7143 §11.10, §11.11',
+    level: 'MUST',
+    text: 'an empty Text Request is answered by an empty final Text Response with its ITT',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { pdu, keys } = await session.text({}, { itt: 0xabcd });
+      t.equal(pdu.itt, 0xabcd);
+      t.ok(pdu.final);
+      t.equal(pdu.ttt, NO_TAG);
+      t.same(keys, []);
+    },
+  },
+  {
+    id: 'TEXT-02',
+    clause: 'RFC 7143 §6.1, §6.2, §11.10.5',
+    level: 'MUST',
+    text: 'unknown keys in a Text Request are answered by NotUnderstood, in one exchange',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { keys } = await session.text({ 'X-org.example.a': '1', 'X-org.example.b': '2' });
+      t.same(keys.toSorted(), [
+        ['X-org.example.a', 'NotUnderstood'],
+        ['X-org.example.b', 'NotUnderstood'],
+      ]);
+    },
+  },
+  {
+    id: 'TEXT-03',
+    clause: 'RFC 7143 §11.10.2, §11.11.2',
+    level: 'MUST',
+    text: 'a Text Request with C=1 is answered by an empty response with a TTT, and goes on with it',
+    async run(t, target) {
+      const session = await discover(target);
+      const text = encodeKeys({ SendTargets: target.iqn });
+      const itt = session.nextTag();
+      const piece = (data: Buffer, ttt: number, final: boolean): void => {
+        const { expStatSN } = session;
+        const cmdSN = session.takeCmdSN();
+        session.connection.send(textRequest({ itt, cmdSN, expStatSN, ttt, final, more: !final, data }));
+      };
+      piece(text.subarray(0, 7), NO_TAG, false);
+      const first = await session.expect(OP.TEXT_RESPONSE);
+      t.equal(first.data.length, 0);
+      t.notOk(first.final);
+      t.not(first.ttt, NO_TAG);
+      piece(text.subarray(7), first.ttt, true);
+      const last = await session.expect(OP.TEXT_RESPONSE);
+      t.same(valuesOf(decodeKeys(last.data), 'TargetName'), [target.iqn]);
+    },
+  },
+  {
+    id: 'TEXT-04',
+    clause: 'RFC 7143 §11.10.1, §11.11.1',
+    level: 'MUST',
+    text: 'the target does not set F in answer to a request whose F is 0',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { pdu } = await session.text({ 'X-org.example.a': '1' }, { final: false });
+      t.notOk(pdu.final);
+      t.not(pdu.ttt, NO_TAG);
+      const end = await session.text({}, { ttt: pdu.ttt, itt: pdu.itt });
+      t.ok(end.pdu.final);
+    },
+  },
+  {
+    id: 'TEXT-05',
+    clause: 'RFC 7143 §11.10.4',
+    level: 'MUST',
+    text: 'a fresh Text Request with the reserved TTT and the same ITT resets a negotiation that hangs',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const one = await session.text({ 'X-org.example.a': '1' }, { final: false, itt: 0x55 });
+      t.not(one.pdu.ttt, NO_TAG);
+      const two = await session.text({ 'X-org.example.b': '1' }, { itt: 0x55 });
+      t.ok(two.pdu.final);
+      t.same(two.keys, [['X-org.example.b', 'NotUnderstood']]);
+    },
+  },
+  {
+    id: 'TEXT-06',
+    clause: 'RFC 7143 §11.10.4, §11.17.1',
+    level: 'ROBUST',
+    text: 'a Text Request with a TTT that the target never gave is rejected or ends the connection',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { cmdSN, expStatSN } = session;
+      session.connection.send(textRequest({ itt: 5, cmdSN, expStatSN, ttt: 0x1234, data: Buffer.alloc(0) }));
+      const pdu = await session.next();
+      t.ok(pdu === undefined || pdu.opcode === OP.REJECT || pdu.opcode === OP.TEXT_RESPONSE);
+      await Session.login(target);
+    },
+  },
+  {
+    id: 'TEXT-07',
+    clause: 'RFC 7143 §11.10.2',
+    level: 'ROBUST',
+    text: 'endless empty Text Requests with C=1 are ended by the target, or answered without growth',
+    async run(t, target) {
+      const session = await Session.login(target);
+      let ttt: number = NO_TAG;
+      const itt = session.nextTag();
+      for (let round = 0; round < 200; round++) {
+        const { expStatSN } = session;
+        const cmdSN = session.takeCmdSN();
+        const data = Buffer.alloc(round % 2);
+        session.connection.send(textRequest({ itt, cmdSN, expStatSN, ttt, final: false, more: true, data }));
+        const pdu = await session.next();
+        if (pdu === undefined || pdu.opcode === OP.REJECT) break;
+        ttt = pdu.ttt;
+      }
+      await Session.login(target);
+      t.pass('the target still serves');
+    },
+  },
+  {
+    id: 'TEXT-08',
+    clause: 'RFC 7143 §11.14, §4.2.6',
+    level: 'MUST',
+    text: 'a logout in the midst of a text exchange ends the session',
+    async run(t, target) {
+      const session = await discover(target);
+      await session.text({ 'X-org.example.a': '1' }, { final: false });
+      const { cmdSN, expStatSN } = session;
+      session.connection.send(logoutRequest({ itt: 77, cmdSN, expStatSN, immediate: true, reason: 0 }));
+      t.equal((await session.expect(OP.LOGOUT_RESPONSE)).response, 0);
+      await session.connection.untilClosed();
+    },
+  },
+  {
+    id: 'DISC-11',
+    clause: 'RFC 7143 §4.3',
+    level: 'ROBUST',
+    text: 'a ping in a discovery session is answered or rejected',
+    async run(t, target) {
+      const session = await discover(target);
+      const { cmdSN, expStatSN } = session;
+      session.connection.send(nopOut({ itt: 3, cmdSN, expStatSN, immediate: true }));
+      const pdu = await session.next();
+      t.ok(pdu === undefined || pdu.opcode === OP.NOP_IN || pdu.opcode === OP.REJECT);
+    },
+  },
+  {
+    id: 'DISC-12',
+    clause: 'RFC 7143 §13.4',
+    level: 'MUST',
+    text: 'a discovery session may name its target, and the first response declares nothing wrong',
+    async run(t, target) {
+      const session = await Session.connect(target);
+      const { pdu } = await session.loginStep(
+        { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, isid: target.freshIsid() },
+        { InitiatorName: INITIATOR_NAME, SessionType: 'Discovery', TargetName: target.iqn },
+      );
+      t.equal(pdu.loginStatus, 0);
+    },
+  },
+];

@@ -1,0 +1,485 @@
+/** Data-Out, R2T, immediate and unsolicited data (RFC 7143 §4.2.5.2, §11.7, §11.8, §13.10 to §13.19). */
+import { dataOut, NO_TAG, OP, type Pdu } from './pdu.js';
+import type { Requirement, Tap } from './requirement.js';
+import { read10, STATUS, write10 } from './scsi.js';
+import { Session } from './session.js';
+import type { Target } from './target.js';
+
+const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
+
+/** Bytes that tell their position. */
+export function pattern(bytes: number, seed: number): Buffer {
+  return Buffer.from(Uint8Array.from({ length: bytes }, (_, at) => (at * 7 + (at >> 8) + seed) & 0xff));
+}
+
+async function holds(t: Tap, session: Session, lba: number, data: Buffer, why: string): Promise<void> {
+  const outcome = await session.execute({
+    cdb: read10(lba, data.length / session.blockBytes),
+    read: data.length,
+  });
+  t.ok(outcome.data.equals(data), why);
+}
+
+/** A write of which the first R2T has come. */
+async function untilR2T(
+  target: Target,
+  bytes: number,
+): Promise<{ session: Session; itt: number; r2t: Pdu; data: Buffer }> {
+  const session = await Session.login(target, { keys: SOLICITED });
+  const data = pattern(bytes, 1);
+  const itt = session.sendCommand({ cdb: write10(64, bytes / session.blockBytes), write: data });
+  return { session, itt, r2t: await session.expect(OP.R2T), data };
+}
+
+const answer = (
+  session: Session,
+  r2t: Pdu,
+  data: Buffer,
+  change: Partial<Parameters<typeof dataOut>[0]> = {},
+): Pdu =>
+  dataOut({
+    itt: r2t.itt,
+    ttt: r2t.ttt,
+    lun: session.lun,
+    expStatSN: session.expStatSN,
+    dataSN: 0,
+    offset: r2t.bufferOffset,
+    data,
+    final: true,
+    ...change,
+  });
+
+/** What may follow Data-Out that is wrong: a Reject, a failed task, or the end of the connection; never GOOD. */
+async function neverGood(t: Tap, session: Session, itt: number, what: string): Promise<void> {
+  for (let count = 0; count < 8; count++) {
+    const pdu = await session.next();
+    if (pdu === undefined) return;
+    if (pdu.opcode === OP.REJECT) {
+      t.pass(`${what}: rejected`);
+      return;
+    }
+    if (pdu.opcode === OP.SCSI_RESPONSE && pdu.itt === itt) {
+      t.ok(pdu.response !== 0 || pdu.scsiStatus !== STATUS.GOOD, `${what}: status ${pdu.scsiStatus}`);
+      return;
+    }
+    // More R2Ts may be under way.
+  }
+  t.fail(`${what}: no end`);
+}
+
+/** The blocks that a wrong write may have touched hold what they held. */
+async function unchanged(t: Tap, target: Target, lba: number, before: Buffer): Promise<void> {
+  const session = await Session.login(target);
+  await holds(t, session, lba, before, 'the blocks beside are unchanged');
+}
+
+async function paint(target: Target, lba: number, bytes: number, byte: number): Promise<Buffer> {
+  const session = await Session.login(target);
+  const data = Buffer.alloc(bytes, byte);
+  const outcome = await session.execute({ cdb: write10(lba, bytes / session.blockBytes), write: data });
+  if (outcome.status !== STATUS.GOOD) throw new Error('cannot write');
+  return data;
+}
+
+const wrongDataOut = (
+  id: string,
+  clause: string,
+  text: string,
+  change: (r2t: Pdu, data: Buffer) => Partial<Parameters<typeof dataOut>[0]>,
+): Requirement => ({
+  id,
+  clause,
+  level: 'MUST',
+  text,
+  async run(t, target) {
+    const before = await paint(target, 72, 8192, 0xee);
+    const { session, itt, r2t, data } = await untilR2T(target, 4096);
+    session.connection.send(answer(session, r2t, data, change(r2t, data)));
+    await neverGood(t, session, itt, text);
+    await unchanged(t, target, 72, before);
+  },
+});
+
+export const write: readonly Requirement[] = [
+  {
+    id: 'WR-01',
+    clause: 'RFC 7143 §11.8, §13.10, §13.11',
+    level: 'MUST',
+    text: 'with InitialR2T=Yes and ImmediateData=No all data is asked for by R2T, and arrives',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: SOLICITED });
+      const data = pattern(65536, 2);
+      const outcome = await session.execute({ cdb: write10(128, 65536 / session.blockBytes), write: data });
+      t.equal(outcome.status, STATUS.GOOD);
+      t.equal(
+        outcome.r2ts.reduce((sum, r2t) => sum + r2t.desiredLength, 0),
+        65536,
+        'each byte once',
+      );
+      await holds(t, session, 128, data, 'the data is there');
+    },
+  },
+  {
+    id: 'WR-02',
+    clause: 'RFC 7143 §11.8.2, §11.8.4, §11.8.5, §13.19',
+    level: 'MUST',
+    text: 'R2Ts count from 0, carry the LUN, have a TTT of their own, follow in order without gap',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { ...SOLICITED, MaxBurstLength: '4096' } });
+      const data = pattern(32768, 3);
+      const { r2ts } = await session.execute({ cdb: write10(128, 32768 / session.blockBytes), write: data });
+      let offset = 0;
+      r2ts.forEach((r2t, index) => {
+        t.equal(r2t.dataSN, index, 'R2TSN');
+        t.equal(r2t.bufferOffset, offset);
+        t.ok(
+          r2t.desiredLength > 0 && r2t.desiredLength <= 4096,
+          `${r2t.desiredLength} bytes of MaxBurstLength`,
+        );
+        t.not(r2t.ttt, NO_TAG);
+        t.equal(r2t.bhs[9], session.lun, 'LUN');
+        offset += r2t.desiredLength;
+      });
+      t.equal(offset, 32768);
+    },
+  },
+  {
+    id: 'WR-03',
+    clause: 'RFC 7143 §13.17',
+    level: 'MUST',
+    text: 'no more R2Ts of a task are outstanding than MaxOutstandingR2T',
+    async run(t, target) {
+      for (const most of [1, 3]) {
+        const session = await Session.login(target, {
+          keys: { ...SOLICITED, MaxBurstLength: '4096', MaxOutstandingR2T: String(most) },
+        });
+        const agreed = session.number('MaxOutstandingR2T', 1);
+        t.ok(agreed <= most);
+        const data = pattern(32768, 4);
+        const itt = session.sendCommand({ cdb: write10(128, 32768 / session.blockBytes), write: data });
+        let waiting: Pdu[] = [await session.expect(OP.R2T)];
+        for (let sent = 0; sent < 8; sent++) {
+          for (const pdu of await session.fence()) if (pdu.opcode === OP.R2T) waiting.push(pdu);
+          t.ok(waiting.length <= agreed, `${waiting.length} outstanding of ${agreed}`);
+          const [next, ...rest] = waiting;
+          waiting = rest;
+          if (next === undefined) throw new Error('no R2T is outstanding');
+          session.answerR2T(next, data);
+          if (sent < 7 && waiting.length === 0) waiting.push(await session.expect(OP.R2T));
+        }
+        t.equal((await session.finish(itt, {})).status, STATUS.GOOD);
+        await holds(t, session, 128, data, 'the data is there');
+      }
+    },
+  },
+  {
+    id: 'WR-04',
+    clause: 'RFC 7143 §13.11, §11.3.6',
+    level: 'MUST',
+    text: 'immediate data is taken, the rest is asked for',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { InitialR2T: 'Yes', ImmediateData: 'Yes' } });
+      t.equal(session.agreed.get('ImmediateData'), 'Yes');
+      for (const immediateBytes of [0, 512, 4096, 8192]) {
+        const data = pattern(8192, 5 + immediateBytes);
+        const outcome = await session.execute({
+          cdb: write10(200, 8192 / session.blockBytes),
+          write: data,
+          immediateBytes,
+        });
+        t.equal(outcome.status, STATUS.GOOD);
+        t.equal(outcome.r2ts[0]?.bufferOffset, immediateBytes === 8192 ? undefined : immediateBytes);
+        await holds(t, session, 200, data, `with ${immediateBytes} bytes immediate`);
+      }
+    },
+  },
+  {
+    id: 'WR-05',
+    clause: 'RFC 7143 §13.10, §13.14, §11.7',
+    level: 'MUST',
+    text: 'unsolicited Data-Out up to FirstBurstLength is taken with InitialR2T=No, the rest is asked for',
+    async run(t, target) {
+      const session = await Session.login(target, {
+        keys: { InitialR2T: 'No', ImmediateData: 'Yes', FirstBurstLength: '8192' },
+      });
+      if (session.agreed.get('InitialR2T') === 'Yes') {
+        t.comment('the target insists on InitialR2T=Yes');
+        return;
+      }
+      const burst = session.number('FirstBurstLength', 65536);
+      const data = pattern(24576, 6);
+      const cdb = write10(300, 24576 / session.blockBytes);
+      const itt = session.sendCommand({ cdb, write: data, immediateBytes: 512, final: false });
+      for (let offset = 512, dataSN = 0; offset < burst; offset += 2560, dataSN++) {
+        const end = Math.min(offset + 2560, burst);
+        const { expStatSN, lun } = session;
+        session.connection.send(
+          dataOut({
+            itt,
+            lun,
+            expStatSN,
+            dataSN,
+            offset,
+            data: data.subarray(offset, end),
+            final: end === burst,
+          }),
+        );
+      }
+      const outcome = await session.finish(itt, { write: data });
+      t.equal(outcome.status, STATUS.GOOD);
+      t.equal(outcome.r2ts[0]?.bufferOffset, burst, 'asks from where the first burst ended');
+      await holds(t, session, 300, data, 'the data is there');
+    },
+  },
+  {
+    id: 'WR-06',
+    clause: 'RFC 7143 §11.3.1, §13.10',
+    level: 'MUST',
+    text: 'unsolicited data that ends early by F is completed by R2T',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { InitialR2T: 'No', ImmediateData: 'Yes' } });
+      if (session.agreed.get('InitialR2T') === 'Yes') return;
+      const data = pattern(8192, 7);
+      const itt = session.sendCommand({
+        cdb: write10(300, 8192 / session.blockBytes),
+        write: data,
+        final: false,
+      });
+      const { expStatSN, lun } = session;
+      session.connection.send(
+        dataOut({ itt, lun, expStatSN, dataSN: 0, offset: 0, data: data.subarray(0, 1024), final: true }),
+      );
+      const outcome = await session.finish(itt, { write: data });
+      t.equal(outcome.r2ts[0]?.bufferOffset, 1024);
+      await holds(t, session, 300, data, 'the data is there');
+    },
+  },
+  {
+    id: 'WR-07',
+    clause: 'RFC 7143 §11.7.6, §7.9',
+    level: 'ROBUST',
+    text: 'Data-Out in many small PDUs of odd size, padded, makes up the data',
+    async run(t, target) {
+      const { session, itt, r2t, data } = await untilR2T(target, 4096);
+      let dataSN = 0;
+      for (let offset = 0; offset < 4096; offset += 333, dataSN++) {
+        const end = Math.min(4096, offset + 333);
+        const piece = data.subarray(offset, end);
+        session.connection.send(answer(session, r2t, piece, { dataSN, offset, final: end === 4096 }), {
+          padByte: 0x5a,
+        });
+      }
+      t.equal((await session.finish(itt, {})).status, STATUS.GOOD);
+      await holds(t, session, 64, data, 'the data is there');
+    },
+  },
+  {
+    id: 'WR-08',
+    clause: 'RFC 7143 §11.7',
+    level: 'MUST',
+    text: 'writes of several tasks whose Data-Out is interleaved do not mix',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: SOLICITED });
+      const blocks = 4096 / session.blockBytes;
+      const all = [8, 9, 10, 11].map((seed) => pattern(4096, seed));
+      const tags = all.map((data, n) =>
+        session.sendCommand({ cdb: write10(400 + n * blocks, blocks), write: data }),
+      );
+      const r2ts: Pdu[] = [];
+      for (let n = 0; n < all.length; n++) r2ts.push(await session.expect(OP.R2T));
+      for (let dataSN = 0; dataSN < 4; dataSN++) {
+        for (const r2t of r2ts.toReversed()) {
+          const offset = dataSN * 1024;
+          const data = all[tags.indexOf(r2t.itt)]!.subarray(offset, offset + 1024);
+          session.connection.send(answer(session, r2t, data, { dataSN, offset, final: dataSN === 3 }));
+        }
+      }
+      const ends = new Set<number>();
+      for (let n = 0; n < all.length; n++) ends.add((await session.expect(OP.SCSI_RESPONSE)).itt);
+      t.same([...ends].toSorted(), tags);
+      for (const [n, data] of all.entries()) await holds(t, session, 400 + n * blocks, data, `write ${n}`);
+    },
+  },
+  {
+    id: 'WR-09',
+    clause: 'RFC 7143 §7.9, §11.7.1',
+    level: 'MUST',
+    text: 'less data than the R2T asked for, ended by F, fails the task or is asked for again: never GOOD unseen',
+    async run(t, target) {
+      const { session, itt, r2t, data } = await untilR2T(target, 4096);
+      session.connection.send(answer(session, r2t, data.subarray(0, 2048)));
+      const pdu = await session.next();
+      if (pdu?.opcode === OP.R2T) {
+        t.ok(pdu.bufferOffset >= 2048 || pdu.bufferOffset === 0, 'recovery R2T');
+        return;
+      }
+      if (pdu?.opcode === OP.SCSI_RESPONSE) t.ok(pdu.itt === itt && pdu.scsiStatus !== STATUS.GOOD);
+      else t.ok(pdu === undefined || pdu.opcode === OP.REJECT);
+    },
+  },
+  wrongDataOut(
+    'WR-20',
+    'RFC 7143 §11.7.6, §7.9',
+    'Data-Out beyond the end of the buffer is refused',
+    (_, data) => ({ offset: 4096, data }),
+  ),
+  wrongDataOut(
+    'WR-21',
+    'RFC 7143 §11.7.6, §7.9',
+    'Data-Out at an offset of 4 GiB less one block is refused',
+    () => ({
+      offset: 0xfffffe00,
+    }),
+  ),
+  wrongDataOut(
+    'WR-22',
+    'RFC 7143 §11.7.4, §7.13',
+    'Data-Out with a TTT that was not given is refused',
+    (r2t) => ({
+      ttt: (r2t.ttt + 0x1234) >>> 0,
+    }),
+  ),
+  wrongDataOut('WR-23', 'RFC 7143 §11.7.5, §7.9', 'Data-Out whose DataSN leaves a gap is refused', () => ({
+    dataSN: 3,
+  })),
+  wrongDataOut(
+    'WR-24',
+    'RFC 7143 §11.7.6, §13.18',
+    'Data-Out out of order is refused while DataPDUInOrder=Yes',
+    (_, data) => ({
+      offset: 2048,
+      data: data.subarray(2048),
+    }),
+  ),
+  wrongDataOut('WR-25', 'RFC 7143 §11.8.4', 'more Data-Out than the R2T asked for is refused', (_, data) => ({
+    data: Buffer.concat([data, data]),
+  })),
+  wrongDataOut(
+    'WR-26',
+    'RFC 7143 §13.10, §7.13',
+    'unsolicited Data-Out is refused while InitialR2T=Yes',
+    () => ({
+      ttt: NO_TAG,
+    }),
+  ),
+  {
+    id: 'WR-27',
+    clause: 'RFC 7143 §13.11, §7.13',
+    level: 'MUST',
+    text: 'immediate data is refused while ImmediateData=No',
+    async run(t, target) {
+      const before = await paint(target, 500, 4096, 0xdd);
+      const session = await Session.login(target, { keys: SOLICITED });
+      const data = pattern(4096, 12);
+      const itt = session.sendCommand({
+        cdb: write10(500, 4096 / session.blockBytes),
+        write: data,
+        immediateBytes: 4096,
+      });
+      await neverGood(t, session, itt, 'immediate data');
+      await unchanged(t, target, 500, before);
+    },
+  },
+  {
+    id: 'WR-28',
+    clause: 'RFC 7143 §13.14, §7.13',
+    level: 'MUST',
+    text: 'unsolicited data beyond FirstBurstLength is refused',
+    async run(t, target) {
+      const session = await Session.login(target, {
+        keys: { InitialR2T: 'No', ImmediateData: 'Yes', FirstBurstLength: '1024' },
+      });
+      if (session.agreed.get('InitialR2T') === 'Yes') return;
+      const data = pattern(8192, 13);
+      const itt = session.sendCommand({
+        cdb: write10(500, 8192 / session.blockBytes),
+        write: data,
+        final: false,
+      });
+      const { expStatSN, lun } = session;
+      session.connection.send(
+        dataOut({ itt, lun, expStatSN, dataSN: 0, offset: 0, data: data.subarray(0, 4096), final: true }),
+      );
+      await neverGood(t, session, itt, 'too long a first burst');
+    },
+  },
+  {
+    id: 'WR-29',
+    clause: 'RFC 7143 §11.3.4, §11.3.6',
+    level: 'MUST',
+    text: 'immediate data longer than EDTL is refused',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { ImmediateData: 'Yes' } });
+      const data = pattern(2048, 14);
+      const itt = session.sendCommand({
+        cdb: write10(500, 2048 / session.blockBytes),
+        write: data,
+        immediateBytes: 2048,
+        edtl: 512,
+      });
+      await neverGood(t, session, itt, 'more than EDTL');
+    },
+  },
+  {
+    id: 'WR-30',
+    clause: 'RFC 7143 §11.7, §7.13',
+    level: 'ROBUST',
+    text: 'Data-Out for a task that does not exist is rejected, ignored, or ends the connection',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { expStatSN } = session;
+      session.connection.send(
+        dataOut({
+          itt: 0xdead,
+          ttt: 0xbeef,
+          expStatSN,
+          dataSN: 0,
+          offset: 0,
+          data: pattern(512, 15),
+          final: true,
+        }),
+      );
+      const pdu = await session.next(1000).catch(() => undefined);
+      t.ok(pdu === undefined || pdu.opcode === OP.REJECT);
+      await Session.login(target);
+    },
+  },
+  {
+    id: 'WR-31',
+    clause: 'RFC 7143 §11.7.1',
+    level: 'ROBUST',
+    text: 'empty Data-Out PDUs, with and without F, do no harm',
+    async run(t, target) {
+      const { session, r2t, data } = await untilR2T(target, 4096);
+      for (let dataSN = 0; dataSN < 5; dataSN++) {
+        session.connection.send(answer(session, r2t, Buffer.alloc(0), { dataSN, final: false }));
+      }
+      session.connection.send(answer(session, r2t, data, { dataSN: 5 }));
+      const pdu = await session.next();
+      t.ok(pdu === undefined || pdu.opcode === OP.SCSI_RESPONSE || pdu.opcode === OP.REJECT);
+      await Session.login(target);
+    },
+  },
+  {
+    id: 'WR-32',
+    clause: 'RFC 7143 §13.18, §13.19',
+    level: 'MUST',
+    text: 'with DataPDUInOrder=No, if agreed on, Data-Out in any order makes up the data',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { ...SOLICITED, DataPDUInOrder: 'No' } });
+      if (session.agreed.get('DataPDUInOrder') !== 'No') {
+        t.comment('the target insists on order');
+        return;
+      }
+      const data = pattern(4096, 16);
+      const itt = session.sendCommand({ cdb: write10(64, 4096 / session.blockBytes), write: data });
+      const r2t = await session.expect(OP.R2T);
+      [3072, 0, 2048, 1024].forEach((offset, dataSN) => {
+        const piece = data.subarray(offset, offset + 1024);
+        session.connection.send(answer(session, r2t, piece, { dataSN, offset, final: dataSN === 3 }));
+      });
+      t.equal((await session.finish(itt, {})).status, STATUS.GOOD);
+      await holds(t, session, 64, data, 'the data is there');
+    },
+  },
+];
