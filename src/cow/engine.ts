@@ -194,7 +194,7 @@ export class Engine {
       try {
         return await transition();
       } catch (error) {
-        throw this.core.failure === undefined ? error : failed(this.core.failure);
+        throw this.#explained(error);
       } finally {
         this.writer.held = false;
         this.#released = undefined;
@@ -203,6 +203,10 @@ export class Engine {
     });
     this.#transition = run.catch(() => undefined);
     return run;
+  }
+
+  #explained(error: unknown): unknown {
+    return this.core.failure === undefined ? error : failed(this.core.failure);
   }
 
   /** Runs `change` with writes held and everything flushed: for grow. */

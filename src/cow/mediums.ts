@@ -30,7 +30,7 @@ abstract class Side {
 
   abstract get present(): boolean;
 
-  readsSlowly(_length: number): boolean {
+  readsSlowly(): boolean {
     return this.#slowReads.next();
   }
 

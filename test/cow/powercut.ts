@@ -1,0 +1,257 @@
+/**
+ * The power-cut simulator: runs the engine with a random workload over a recording store, cuts the power at points
+ * of the record, lets a subset of the unsynced writes survive (none, all, some, torn into sectors, out of order),
+ * opens what is left with the engine, and compares with the history. Some recoveries are cut again.
+ */
+
+import { Engine } from '../../src/cow/engine.js';
+import { initStore } from '../../src/cow/init.js';
+import { MasterMedium } from '../../src/cow/mediums.js';
+import type { Steps } from '../../src/cow/steps.js';
+import { Chance, MemoryStore } from './stores.js';
+import type { StoreEvent } from './stores.js';
+import { History } from './history.js';
+
+const PARTITION_BYTES = 96 * 1024 * 1024;
+const BLOCK_BYTES = 4096;
+const SECTOR_BYTES = 512;
+/** Neighbours within a unit, other units and extents, and another map page. */
+const BLOCKS = [0, 1, 2, 3, 15, 16, 17, 700, 1024, 1025, 5000, 8191, 8192, 8193, 8208, 9300];
+const UUID = Buffer.from('c1dd0000000000000000000000000001', 'hex');
+
+export interface PowerCutOptions {
+  seed: number;
+  /** How many cuts to make in this run, about. */
+  cuts: number;
+  operations?: number;
+  steps?: Steps;
+}
+
+export interface PowerCutReport {
+  cuts: number;
+  violations: string[];
+}
+
+const tick = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+class Workload {
+  readonly store: MemoryStore;
+  readonly history = new History(BLOCKS);
+  engine: Engine;
+  readonly #chance: Chance;
+  readonly #steps: Steps | undefined;
+  #master: MasterMedium;
+  #open: Promise<unknown>[] = [];
+  #value = 0;
+
+  constructor(store: MemoryStore, engine: Engine, chance: Chance, steps: Steps | undefined) {
+    this.store = store;
+    this.engine = engine;
+    this.#master = new MasterMedium(engine);
+    this.#chance = chance;
+    this.#steps = steps;
+    this.#watch();
+  }
+
+  /** Notes every change of the master, and every transition, in the moment it happens. */
+  #watch(): void {
+    const { engine, history, store } = this;
+    const write = engine.writer.write.bind(engine.writer);
+    engine.writer.write = (position, buffer, offset, length) => {
+      history.change(store.events.length, position, length, Buffer.from(buffer).readInt32LE(offset));
+      return write(position, buffer, offset, length);
+    };
+    const unmap = engine.writer.unmap.bind(engine.writer);
+    engine.writer.unmap = (position, length) => {
+      history.change(store.events.length, position, length, 0);
+      return unmap(position, length);
+    };
+    const replace = engine.core.replaceSuperblock.bind(engine.core);
+    engine.core.replaceSuperblock = async (next) => {
+      const { enabled, epoch } = engine.core.superblock;
+      const isTransition = next.enabled !== enabled || next.epoch !== epoch;
+      const done = isTransition ? history.transition(store.events.length, next) : undefined;
+      await replace(next);
+      done?.(store.events.length);
+    };
+  }
+
+  async run(operations: number): Promise<void> {
+    for (let count = 0; count < operations; count++) {
+      this.#step();
+      if (this.#chance.hits(0.35)) await tick();
+      if (this.#chance.hits(0.06)) await this.settle();
+      if (this.#chance.hits(0.012)) await this.#kill();
+    }
+    await this.settle();
+  }
+
+  async settle(): Promise<void> {
+    await Promise.all(this.#open);
+    this.#open = [];
+  }
+
+  /** The process dies and another opens the partition; what was written stays readable, as the kernel keeps it. */
+  async #kill(): Promise<void> {
+    await this.settle();
+    this.engine.core.failure = new Error('killed');
+    this.engine = await Engine.open(this.store, this.#steps === undefined ? {} : { steps: this.#steps });
+    this.#master = new MasterMedium(this.engine);
+    this.history.adopt(this.store.events.length, this.engine);
+    this.#watch();
+  }
+
+  #step(): void {
+    const roll = this.#chance.below(100);
+    if (roll < 55) this.#write();
+    else if (roll < 65) this.#unmap();
+    else if (roll < 82) this.#flush();
+    else if (roll < 88) this.#open.push(this.engine.enable().catch(() => undefined));
+    else if (roll < 92) this.#open.push(this.engine.disable().catch(() => undefined));
+    else if (roll < 95) this.#open.push(this.engine.rollback().catch(() => undefined));
+    else this.#open.push(this.engine.committer.checkpoint());
+  }
+
+  #write(): void {
+    const block = BLOCKS[this.#chance.below(BLOCKS.length)];
+    const whole = this.#chance.hits(0.6);
+    const sector = whole ? 0 : this.#chance.below(8);
+    const length = whole ? BLOCK_BYTES * (1 + this.#chance.below(2)) : SECTOR_BYTES * (1 + this.#chance.below(8 - sector));
+    const buffer = Buffer.alloc(length);
+    const value = ++this.#value;
+    for (let at = 0; at < length; at += 4) buffer.writeInt32LE(value, at);
+    const position = block * BLOCK_BYTES + sector * SECTOR_BYTES;
+    this.#open.push(new Promise((resolve) => this.#master.writeAsync(position, buffer, 0, length, resolve)));
+  }
+
+  #unmap(): void {
+    const position = BLOCKS[this.#chance.below(BLOCKS.length)] * BLOCK_BYTES;
+    const length = BLOCK_BYTES * (1 + this.#chance.below(3));
+    const wait = (): Promise<unknown> =>
+      new Promise((resolve) => {
+        const ready = this.#master.prepareWrite(position, length, resolve);
+        if (ready !== 1) resolve(ready);
+      });
+    this.#open.push(
+      (async () => {
+        while (this.#master.unmap(position, length) === 1) await wait();
+      })(),
+    );
+  }
+
+  #flush(): void {
+    const { history, store } = this;
+    const { operation } = history;
+    this.#open.push(
+      new Promise((resolve) =>
+        this.#master.flush((result) => {
+          if (result === 0) history.promise(store.events.length, operation);
+          resolve(result);
+        }),
+      ),
+    );
+  }
+}
+
+/** Makes a run and its cuts. The same options give the same report. */
+export async function simulate(options: PowerCutOptions): Promise<PowerCutReport> {
+  const chance = new Chance(options.seed);
+  const blank = new MemoryStore(PARTITION_BYTES);
+  await initStore(blank, { uuid: UUID, createdAt: 0 });
+  blank.recording = false;
+  const store = new MemoryStore(PARTITION_BYTES, blank);
+  const engineOptions = options.steps === undefined ? {} : { steps: options.steps };
+  const violations: string[] = [];
+  let workload: Workload;
+  try {
+    workload = new Workload(store, await Engine.open(store, engineOptions), chance, options.steps);
+    await workload.run(options.operations ?? 70);
+  } catch (error) {
+    return { cuts: 0, violations: [`seed ${options.seed}, without a cut: ${String(error)}`] };
+  }
+  const { events } = store;
+  const every = options.cuts / events.length;
+  const durable = new MemoryStore(PARTITION_BYTES, blank);
+  let applied = 0;
+  let cuts = 0;
+  for (let moment = 1; moment <= events.length; moment++) {
+    const event = events[moment - 1];
+    if (event.kind === 'sync') {
+      for (; applied < event.upTo; applied++) applyEvent(durable, events[applied]);
+    }
+    let here = Math.floor(every) + (chance.hits(every % 1) ? 1 : 0);
+    for (; here > 0; here--) {
+      const after = survivors(durable, events.slice(applied, moment), chance);
+      const found = await openAndCompare(after, workload.history, moment, chance, options.steps);
+      cuts += found.cuts;
+      if (found.violation !== undefined) {
+        violations.push(`seed ${options.seed}, cut at event ${moment} of ${events.length}: ${found.violation}`);
+        if (violations.length >= 5) return { cuts, violations };
+      }
+    }
+  }
+  return { cuts, violations };
+}
+
+function applyEvent(store: MemoryStore, event: StoreEvent): void {
+  if (event.kind === 'write') store.apply(event.position, event.data);
+}
+
+/** What a disk may hold after the power went: everything synced, and any of the rest. */
+function survivors(durable: MemoryStore, unsynced: readonly StoreEvent[], chance: Chance): MemoryStore {
+  const after = new MemoryStore(durable.sizeBytes, durable);
+  const way = chance.below(5);
+  const kept = [0, 1, 0.5, 0.5, chance.next()][way];
+  const writes = [...unsynced];
+  if (way === 3) for (let index = writes.length - 1; index > 0; index--) swap(writes, index, chance.below(index + 1));
+  for (const event of writes) {
+    if (event.kind !== 'write') continue;
+    if (way < 4) {
+      if (chance.hits(kept)) after.apply(event.position, event.data);
+      continue;
+    }
+    for (let at = 0; at < event.data.length; at += SECTOR_BYTES) {
+      if (chance.hits(kept)) after.apply(event.position + at, event.data.subarray(at, at + SECTOR_BYTES));
+    }
+  }
+  return after;
+}
+
+function swap<T>(list: T[], one: number, other: number): void {
+  [list[one], list[other]] = [list[other], list[one]];
+}
+
+async function openAndCompare(
+  store: MemoryStore,
+  history: History,
+  moment: number,
+  chance: Chance,
+  steps: Steps | undefined,
+): Promise<{ cuts: number; violation: string | undefined }> {
+  const again = new MemoryStore(store.sizeBytes, store);
+  const first = await compare(again, history, moment, steps);
+  if (first !== undefined || !chance.hits(0.2)) return { cuts: 1, violation: first };
+  // Cut the recovery, too, somewhere in its own writes.
+  const { events } = again;
+  const cut = chance.below(events.length + 1);
+  const synced = events.slice(0, cut).findLast((event) => event.kind === 'sync')?.upTo ?? 0;
+  const halfway = new MemoryStore(store.sizeBytes, store);
+  for (const event of events.slice(0, synced)) applyEvent(halfway, event);
+  const rest = survivors(halfway, events.slice(synced, cut), chance);
+  const second = await compare(new MemoryStore(store.sizeBytes, rest), history, moment, steps);
+  return { cuts: 2, violation: second === undefined ? undefined : `recovery cut at its event ${cut}: ${second}` };
+}
+
+async function compare(
+  store: MemoryStore,
+  history: History,
+  moment: number,
+  steps: Steps | undefined,
+): Promise<string | undefined> {
+  try {
+    const engine = await Engine.open(store, steps === undefined ? {} : { steps });
+    return await history.violation(engine, moment);
+  } catch (error) {
+    return `can't be opened: ${String(error)}`;
+  }
+}

@@ -1,0 +1,164 @@
+/** Stores for tests: sparse memory that records every write and sync, and one that fails on demand. */
+
+import type { Store, StoreDone } from '../../src/cow/store.js';
+
+const CHUNK_BYTES = 4096;
+
+export type StoreEvent =
+  | { readonly kind: 'write'; readonly position: number; readonly data: Buffer }
+  /** A sync ended: writes before event `upTo` are durable. */
+  | { readonly kind: 'sync'; readonly upTo: number };
+
+/** Sparse memory over an optional base that is left as it is. */
+export class MemoryStore implements Store {
+  sizeBytes: number;
+  readonly events: StoreEvent[] = [];
+  readonly #base: MemoryStore | undefined;
+  readonly #chunks = new Map<number, Buffer>();
+  recording = true;
+  closed = false;
+
+  constructor(sizeBytes: number, base?: MemoryStore) {
+    this.sizeBytes = sizeBytes;
+    this.#base = base;
+  }
+
+  find(chunk: number): Buffer | undefined {
+    return this.#chunks.get(chunk) ?? this.#base?.find(chunk);
+  }
+
+  readSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    if (position + length > this.sizeBytes) throw new Error('read past the end');
+    let at = position;
+    let to = offset;
+    const end = position + length;
+    while (at < end) {
+      const inChunk = at % CHUNK_BYTES;
+      const count = Math.min(CHUNK_BYTES - inChunk, end - at);
+      const chunk = this.find(Math.floor(at / CHUNK_BYTES));
+      if (chunk === undefined) buffer.fill(0, to, to + count);
+      else buffer.set(chunk.subarray(inChunk, inChunk + count), to);
+      at += count;
+      to += count;
+    }
+  }
+
+  writeSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    if (position + length > this.sizeBytes) throw new Error('write past the end');
+    const data = Buffer.from(buffer.subarray(offset, offset + length));
+    this.apply(position, data);
+    if (this.recording) this.events.push({ kind: 'write', position, data });
+  }
+
+  /** Writes without recording. */
+  apply(position: number, data: Uint8Array): void {
+    for (let done = 0; done < data.length; ) {
+      const at = position + done;
+      const index = Math.floor(at / CHUNK_BYTES);
+      const inChunk = at % CHUNK_BYTES;
+      const count = Math.min(CHUNK_BYTES - inChunk, data.length - done);
+      let chunk = this.#chunks.get(index);
+      if (chunk === undefined) {
+        chunk = Buffer.alloc(CHUNK_BYTES);
+        this.#base?.find(index)?.copy(chunk);
+        this.#chunks.set(index, chunk);
+      }
+      chunk.set(data.subarray(done, done + count), inChunk);
+      done += count;
+    }
+  }
+
+  read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void {
+    setImmediate(() => {
+      let failure: Error | null = null;
+      try {
+        this.readSync(buffer, offset, length, position);
+      } catch (error) {
+        failure = error as Error;
+      }
+      done(failure);
+    });
+  }
+
+  sync(done: StoreDone): void {
+    const upTo = this.events.length;
+    setImmediate(() => {
+      if (this.recording) this.events.push({ kind: 'sync', upTo });
+      done(null);
+    });
+  }
+
+  refreshSize(): number {
+    return this.sizeBytes;
+  }
+
+  close(): Promise<void> {
+    this.closed = true;
+    return Promise.resolve();
+  }
+}
+
+export type FaultKind = 'read' | 'write' | 'sync';
+
+/** Fails the n-th call of a kind (counted from 0), once or from then on. */
+export class FaultyStore extends MemoryStore {
+  readonly calls = { read: 0, write: 0, sync: 0 };
+  fault: { kind: FaultKind; at: number; persistent: boolean; code: string } | undefined;
+  tripped = false;
+
+  #trips(kind: FaultKind): Error | undefined {
+    const call = this.calls[kind]++;
+    const { fault } = this;
+    if (fault?.kind !== kind || !(call === fault.at || (fault.persistent && call > fault.at))) return undefined;
+    this.tripped = true;
+    return Object.assign(new Error(`${fault.code}: injected`), { code: fault.code });
+  }
+
+  override readSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    const error = this.#trips('read');
+    if (error !== undefined) throw error;
+    super.readSync(buffer, offset, length, position);
+  }
+
+  override writeSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    const error = this.#trips('write');
+    if (error !== undefined) {
+      // Part of it may have reached the disk.
+      super.writeSync(buffer, offset, Math.min(length, 512), position);
+      throw error;
+    }
+    super.writeSync(buffer, offset, length, position);
+  }
+
+  override sync(done: StoreDone): void {
+    const error = this.#trips('sync');
+    if (error === undefined) super.sync(done);
+    else setImmediate(done, error);
+  }
+}
+
+/** A small reproducible source of chance (mulberry32). */
+export class Chance {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed | 0;
+  }
+
+  /** 0 to below 1. */
+  next(): number {
+    this.#state = (this.#state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  }
+
+  /** An integer from 0 to below `limit`. */
+  below(limit: number): number {
+    return Math.floor(this.next() * limit);
+  }
+
+  hits(probability: number): boolean {
+    return this.next() < probability;
+  }
+}
