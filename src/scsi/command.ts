@@ -29,6 +29,11 @@ export interface CommandDefinition {
   ignoresAttention?: boolean;
   /** Recommended command timeout, for RCTD (SPC-6 §6.33.4). */
   timeoutSeconds?: number;
+  /**
+   * False: left out of the list of all commands (REPORTING OPTIONS 000b), since initiators with room for 16 CDB bytes
+   * stumble over a longer one; it is reported when asked for.
+   */
+  listed?: boolean;
   clause: string;
   execute: Execute;
 }

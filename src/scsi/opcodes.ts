@@ -328,6 +328,7 @@ export const OPCODES: readonly CommandDefinition[] = [
     usage: '7F 00 00 00 00 00 00 18 00 12 0F 00 FF FF FF FF FF FF FF FF 00 00 00 00 00 00 00 00 FF FF FF FF',
     serviceAction: 0x12,
     ...READS,
+    listed: false,
     clause: 'SBC-5 §5.6',
     execute: getLbaStatus32,
   },

@@ -37,6 +37,8 @@ export interface ScsiTargetOptions {
   portalGroupTags?: readonly number[];
   /** What START STOP UNIT with LOEJ may do. */
   control: MediumControl;
+  /** Pace of SANITIZE OVERWRITE; 64 MiB/s if left out. */
+  sanitizeBytesPerSecond?: number;
   log: ScsiLog;
 }
 
@@ -46,6 +48,7 @@ export interface NexusName {
   address: string;
 }
 
+const SANITIZE_BYTES_PER_SECOND = 67_108_864;
 /** Former nexuses remembered, so that a new one of the same name finds I_T NEXUS LOSS. */
 const FORMER_MAX = 256;
 /** A nexus counts as using the master for so long after its last medium command. */
@@ -76,6 +79,7 @@ export class ScsiTarget implements ScsiPort {
     };
     this.master = this.makeUnit('master', options.master, options);
     this.slave = this.makeUnit('slave', options.slave, options);
+    this.master.sanitize.resume();
   }
 
   private makeUnit(kind: 'master' | 'slave', medium: Medium, options: ScsiTargetOptions): LogicalUnit {
@@ -90,7 +94,7 @@ export class ScsiTarget implements ScsiPort {
       {
         tasks: (unit) => new TaskSet(execute, () => unit.refresh()),
         reservations: (unit) => new Reservations(unit, kind, options.state, options.log),
-        sanitize: (unit) => new Sanitize(unit),
+        sanitize: (unit) => new Sanitize(unit, options.sanitizeBytesPerSecond ?? SANITIZE_BYTES_PER_SECOND),
       },
     );
   }

@@ -319,6 +319,7 @@ export function bench(
     name: 'iqn.2024-01.org.example:disk',
     uuid: '4f9a2c1e-0000-4000-8000-000000000001',
     portalGroupTags: [1, 2],
+    sanitizeBytesPerSecond: 1e12,
     control: {
       load: (_nexus, done) => {
         slave.present = true;

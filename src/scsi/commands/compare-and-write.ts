@@ -3,7 +3,7 @@
  * nothing else can touch the range.
  */
 import { MEDIUM } from '../medium.js';
-import { fail, finish, good, pending } from '../respond.js';
+import { fail, failField, finish, good, pending } from '../respond.js';
 import { SENSE } from '../sense.js';
 import type { Task } from '../task.js';
 import type { Path } from '../unit.js';
@@ -20,6 +20,11 @@ export function compareAndWrite(task: Task, path: Path): void {
   const count = cdb[13];
   if (!inRange(task, lba(cdb), count)) return;
   const { position, remaining: bytes } = task;
+  if (task.expectedDataOut !== bytes * 2) {
+    // Also what 256 blocks look like, since the field has only one byte.
+    failField(task, 13);
+    return;
+  }
   if (bytes === 0) {
     good(task);
     return;

@@ -51,7 +51,7 @@ export function copyRange(
       ? from.provisioning(job.fromPosition + at, bytes - at)
       : { mapped: true, lengthBytes: bytes - at };
     if (!run.mapped && run.lengthBytes > 0) {
-      fillRange(to, job.toPosition + at, run.lengthBytes, undefined, (result) =>
+      fillRange(to, job.toPosition + at, run.lengthBytes, undefined, stop, (result) =>
         moved(run.lengthBytes, result),
       );
       return;

@@ -95,8 +95,7 @@ function parse(task: Task, path: Path, list: Buffer): Plan | undefined {
       return refuse(SENSE.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE, at);
     }
     if (at + TARGET_DESCRIPTOR_BYTES > end) return refuse(SENSE.PARAMETER_LIST_LENGTH_ERROR);
-    // LU ID TYPE: a logical unit number is not needed, since the designator names the logical unit.
-    if (list[at + 1] >>> 6 !== 0) return fault(at + 1);
+    // LU ID TYPE is obsolete since SPC-5 and ignored: the designator names the logical unit.
     const blockBytes = getU24(list, at + 29);
     if (blockBytes !== BLOCK_BYTES && blockBytes !== 0) return fault(at + 29);
     plan.targets.push(

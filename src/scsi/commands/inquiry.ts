@@ -31,8 +31,9 @@ export function standardInquiry(unit: LogicalUnit | undefined): Buffer {
   const data = Buffer.alloc(96);
   if (unit === undefined) data[0] = ABSENT_PERIPHERAL;
   data[1] = unit?.removable === true ? 0x80 : 0;
-  // VERSION: SPC-5 or later; HISUP, response data format 2.
-  data[2] = 0x07;
+  // VERSION: SPC-4, the newest that initiators of today know; the version descriptors claim more. HISUP, response data
+  // format 2.
+  data[2] = 0x06;
   data[3] = 0x12;
   data[4] = data.length - 5;
   if (unit !== undefined) {

@@ -30,26 +30,28 @@ export function whenWritable(task: Task, position: number, bytes: number, act: (
   ask();
 }
 
-/** A running fill: what it has done, and a way to stop it. */
+/** How far a running fill has got. */
 export interface Fill {
   doneBytes: number;
-  stopped: boolean;
 }
 
 /**
- * Fills a range with a repeated block, or unmaps it if there is none. `done` is never called before this returned.
+ * Fills a range with a repeated block, or unmaps it if there is none, until it is done or `stop` says so. `done` is never
+ * called before this returned; `schedule` decides when the next step is due.
  */
 export function fillRange(
   medium: Medium,
   position: number,
   bytes: number,
   pattern: Buffer | undefined,
+  stop: () => boolean,
   done: (result: MediumResult) => void,
+  schedule: (step: () => void) => void = setImmediate,
 ): Fill {
-  const fill: Fill = { doneBytes: 0, stopped: false };
+  const fill: Fill = { doneBytes: 0 };
   const chunk = pattern === undefined ? undefined : repeat(pattern, Math.min(bytes, STEP_BYTES));
   const step = (): void => {
-    if (fill.stopped || fill.doneBytes >= bytes) {
+    if (stop() || fill.doneBytes >= bytes) {
       done(MEDIUM.OK);
       return;
     }
@@ -58,7 +60,7 @@ export function fillRange(
     const result = chunk === undefined ? medium.unmap(at, length) : medium.write(at, chunk, 0, length);
     if (result === MEDIUM.OK) {
       fill.doneBytes += length;
-      setImmediate(step);
+      schedule(step);
       return;
     }
     if (result !== MEDIUM.PENDING) {
@@ -76,7 +78,7 @@ export function fillRange(
         return;
       }
       fill.doneBytes += length;
-      step();
+      schedule(step);
     });
   };
   setImmediate(step);

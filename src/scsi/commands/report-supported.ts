@@ -22,7 +22,14 @@ export function reportSupportedOpcodes(task: Task, path: Path): void {
   const withActions = commands.hasServiceActions(opcode);
   switch (cdb[2] & 0x07) {
     case REPORTING.ALL:
-      answer(task, all(commands.all, timeouts), allocation);
+      answer(
+        task,
+        all(
+          commands.all.filter(({ listed }) => listed !== false),
+          timeouts,
+        ),
+        allocation,
+      );
       return;
     case REPORTING.ONE_WITHOUT_ACTION:
       if (withActions) failField(task, 2, 2);

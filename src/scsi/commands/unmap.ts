@@ -85,6 +85,7 @@ function next(task: Task, path: Path, extents: Extent[]): void {
       extent.position,
       extent.bytes,
       undefined,
+      () => task.aborted,
       pending(task, (r) => go(r as MediumResult)),
     );
   else go(result);
