@@ -3,6 +3,7 @@ import type { Arguments, CommandName, Request } from '../admin/protocol.js';
 import type { LogLevel } from '../config/configuration.js';
 import { OperationalError } from '../operational-error.js';
 import type { Daemon } from './daemon.js';
+import { sessionStatus } from './status.js';
 import type { ChangedRange } from './partition-engine.js';
 
 /** Ranges in one answer: some 2 MB of JSON. */
@@ -30,7 +31,7 @@ const COMMANDS: Record<CommandName, Execute> = {
       allowLoad: configuration.allowLoad,
     })),
   sessions: (daemon, { target }) => {
-    const sessions = daemon.sessions();
+    const sessions = daemon.sessions().map(sessionStatus);
     if (target === undefined) return sessions;
     const { name } = daemon.target(target);
     return sessions.filter((session) => session.target === name);
@@ -55,7 +56,7 @@ const COMMANDS: Record<CommandName, Execute> = {
   },
   rollback: async (daemon, { target, force = false }) => {
     const served = daemon.target(target);
-    await served.rollback({ force });
+    await served.rollback({ force }, daemon.sessions());
     return { target: served.name, generation: served.partition.slave.generation };
   },
   changes: async (daemon, { target, since, from = 0 }) => {

@@ -2,7 +2,7 @@
 import { AdminServer } from '../admin/server.js';
 import type { Configuration, LogLevel } from '../config/configuration.js';
 import { IscsiServer } from '../iscsi/server.js';
-import type { IscsiService } from '../iscsi/options.js';
+import type { IscsiService, SessionInfo } from '../iscsi/options.js';
 import { OperationalError } from '../operational-error.js';
 import { packageVersion } from '../package-root.js';
 import { answer } from './commands.js';
@@ -14,7 +14,7 @@ import { planReload } from './reload.js';
 import type { ReloadReport } from './reload.js';
 import { ServedTarget } from './served-target.js';
 import { sessionStatus } from './status.js';
-import type { DaemonStatus, PortalStatus, SessionStatus } from './status.js';
+import type { DaemonStatus, PortalStatus } from './status.js';
 
 export interface DaemonOptions {
   configuration: Configuration;
@@ -114,8 +114,9 @@ export class Daemon {
     return target;
   }
 
-  sessions(): SessionStatus[] {
-    return (this.#service?.sessions() ?? []).map(sessionStatus);
+  /** Normal and discovery sessions. */
+  sessions(): readonly SessionInfo[] {
+    return this.#service?.sessions() ?? [];
   }
 
   killSession(id: number): boolean {
@@ -125,7 +126,7 @@ export class Daemon {
   }
 
   status(): DaemonStatus {
-    const sessions = this.#service?.sessions() ?? [];
+    const sessions = this.sessions();
     return {
       version: packageVersion(),
       pid: process.pid,

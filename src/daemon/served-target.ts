@@ -10,6 +10,9 @@ import { OperationalError } from '../operational-error.js';
 import type { TargetConfiguration } from '../config/configuration.js';
 import { lunsFor } from '../config/access.js';
 import type { IscsiTargetOptions, Log, SessionInfo } from '../iscsi/options.js';
+import { findMounted } from '../cow/quiet.js';
+import { MEDIUM } from '../scsi/medium.js';
+import type { Medium } from '../scsi/medium.js';
 import type { Nexus } from '../scsi/nexus.js';
 import { ScsiTarget } from '../scsi/target.js';
 import type { ControlDone, NexusName } from '../scsi/target.js';
@@ -134,17 +137,16 @@ export class ServedTarget {
     });
   }
 
-  /** The master becomes the slave's image. @throws {OperationalError} MASTER_IN_USE unless `force`, NOT_ENABLED. */
-  rollback(options: { force?: boolean }, by: By = OPERATOR): Promise<void> {
+  /**
+   * The master becomes the slave's image. Somebody uses the master who lately read or wrote there, or who is logged in
+   * while a file system on it says that it is mounted.
+   * @throws {OperationalError} MASTER_IN_USE unless `force`, NOT_ENABLED.
+   */
+  rollback(options: { force?: boolean }, sessions: readonly SessionInfo[], by: By = OPERATOR): Promise<void> {
     return this.#inTurn(async () => {
-      const users = this.scsi.masterInUse();
+      const users = this.#masterUsers(sessions);
       try {
-        if (users.length > 0 && options.force !== true) {
-          throw new OperationalError(
-            'MASTER_IN_USE',
-            `the master of ${this.name} is in use by ${list(users)}: unmount it and log out there, wait half a minute, or use --force`,
-          );
-        }
+        if (users.length > 0 && options.force !== true) throw masterInUse(this.name, users);
         await this.partition.rollback();
         this.scsi.masterChanged();
         this.#log.info({ target: this.name, forced: users.length > 0, ...by }, 'master rolled back');
@@ -170,6 +172,18 @@ export class ServedTarget {
   /** Ends a change under way, then makes everything durable. Sessions must be gone. */
   async close(): Promise<void> {
     await this.#inTurn(() => this.partition.close());
+  }
+
+  #masterUsers(sessions: readonly SessionInfo[]): NexusName[] {
+    const lately = this.scsi.masterInUse();
+    if (lately.length > 0 || !masterSaysMounted(this.partition.master)) return lately;
+    const { access } = this.#configuration;
+    const masters = new Set(
+      access.flatMap(({ luns }) => luns.filter(({ unit }) => unit === 'master').map(({ lun }) => lun)),
+    );
+    return sessions.filter(
+      ({ target, luns }) => target === this.name && luns.some((lun) => masters.has(lun)),
+    );
   }
 
   #load(nexus: Nexus, done: ControlDone): void {
@@ -220,6 +234,21 @@ function held(target: string, holders: readonly NexusName[]): OperationalError {
     'SLAVE_HELD',
     `the slave of ${target} is mounted or open at ${list(holders)}: unmount it there first, or use --force`,
   );
+}
+
+function masterInUse(target: string, users: readonly NexusName[]): OperationalError {
+  return new OperationalError(
+    'MASTER_IN_USE',
+    `the master of ${target} is in use by ${list(users)}: unmount it and log out there, or use --force`,
+  );
+}
+
+/** Whether a file system on the master says that it is mounted. An unreadable master is not a reason to say so. */
+function masterSaysMounted(master: Medium): boolean {
+  const read = (position: number, buffer: Buffer): void => {
+    if (master.read(position, buffer, 0, buffer.length) !== MEDIUM.OK) buffer.fill(0);
+  };
+  return findMounted(read, master.capacityBytes).length > 0;
 }
 
 /** Tells START STOP UNIT how the change ended. */
