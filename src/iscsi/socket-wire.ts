@@ -86,7 +86,7 @@ class SocketWire implements Wire {
   readonly remotePort: number;
   readonly localAddress: string;
   readonly localPort: number;
-  readonly #waiting = new Set<() => void>();
+  readonly #waiting = new Set<{ released: () => void }>();
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -105,10 +105,12 @@ class SocketWire implements Wire {
     if (!socket.writable) return true;
     socket.write(bytes);
     if (socket.writableLength === 0) return true;
-    this.#waiting.add(released);
+    // Callers may give the same function for several writes: each write is told apart by an object of its own.
+    const waiter = { released };
+    this.#waiting.add(waiter);
     // An empty write behind it ends when all before it is out.
     socket.write('', () => {
-      if (this.#waiting.delete(released)) released();
+      if (this.#waiting.delete(waiter)) released();
     });
     return false;
   }
@@ -117,7 +119,7 @@ class SocketWire implements Wire {
   releaseAll(): void {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
-    for (const released of waiting) released();
+    for (const { released } of waiting) released();
   }
 
   pause(): void {

@@ -25,6 +25,9 @@ export class MemoryPort implements ScsiPort {
   /** Reads of LBAs from here on never end by themselves: they wait in `stuck`. */
   stuckFromLba = Infinity;
   readonly stuck = new Set<Task>();
+  /** Reads are answered in a later turn, through `segmentDataIn`. */
+  asynchronous = false;
+  answered = 0;
 
   constructor(bytes: number) {
     this.memory = Buffer.alloc(bytes);
@@ -104,9 +107,26 @@ export class MemoryPort implements ScsiPort {
     }
   }
 
+  #readLater(task: Task, position: number, bytes: number): void {
+    const segments = task.segmentDataIn(bytes);
+    setImmediate(() => {
+      let at = position;
+      for (const { buffer, offset, length } of segments) {
+        this.memory.copy(buffer, offset, at, at + length);
+        at += length;
+      }
+      this.answered++;
+      task.sendSegments();
+    });
+  }
+
   #read(task: Task, position: number, bytes: number): void {
     let left = task.beginDataIn(bytes);
     if (left === 0) task.complete(GOOD);
+    else if (this.asynchronous) {
+      this.#readLater(task, position, left);
+      return;
+    }
     for (let at = position; left > 0;) {
       const length = task.reserveDataIn(left);
       this.memory.copy(task.inBuffer, task.inOffset, at, at + length);

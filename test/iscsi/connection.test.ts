@@ -1,0 +1,152 @@
+/** A connection on real sockets: back-pressure, pools, and what a dying peer leaves behind. */
+import { connect, type Socket } from 'node:net';
+import t from 'tap';
+import { startServer, TARGET } from './support.js';
+
+/** A login request straight to the full feature phase, and commands, as bytes. */
+function login(): Buffer {
+  const text = Buffer.from(`InitiatorName=iqn.2026-11.example:i\0SessionType=Normal\0TargetName=${TARGET}\0MaxRecvDataSegmentLength=262144\0MaxBurstLength=1048576\0InitialR2T=No\0`); // prettier-ignore
+  const header = Buffer.alloc(48);
+  header[0] = 0x43;
+  header[1] = 0x87;
+  header.writeUIntBE(text.length, 5, 3);
+  header.writeUInt32BE(1, 16);
+  header.writeUInt32BE(1, 24);
+  return Buffer.concat([header, text, Buffer.alloc(-text.length & 3)]);
+}
+
+function read10(cmdSN: number, lba: number, blocks: number): Buffer {
+  const header = Buffer.alloc(48);
+  header[0] = 0x01;
+  header[1] = 0xc1;
+  header.writeUInt32BE(cmdSN, 16);
+  header.writeUInt32BE(blocks * 512, 20);
+  header.writeUInt32BE(cmdSN, 24);
+  header[32] = 0x28;
+  header.writeUInt32BE(lba, 34);
+  header.writeUInt16BE(blocks, 39);
+  return header;
+}
+
+async function open(port: number): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  socket.write(login());
+  const answer = await new Promise<Buffer>((resolve) => socket.once('data', resolve));
+  if (answer[36] !== 0) throw new Error(`login status ${answer[36]}`);
+  return socket;
+}
+
+/** Reads until `bytes` have come and returns how many PDUs with status were in them. */
+async function drain(socket: Socket, statuses: number): Promise<number> {
+  let seen = 0;
+  let pending = Buffer.alloc(0);
+  for await (const chunk of socket) {
+    pending = Buffer.concat([pending, chunk as Buffer]);
+    for (;;) {
+      if (pending.length < 48) break;
+      const length = pending.readUIntBE(5, 3);
+      const total = 48 + length + (-length & 3);
+      if (pending.length < total) break;
+      if ((pending[0] & 0x3f) === 0x25 && (pending[1] & 1) === 1) seen++;
+      pending = pending.subarray(total);
+    }
+    if (seen >= statuses) return seen;
+  }
+  return seen;
+}
+
+void t.test(
+  'a peer that reads nothing stalls itself, in bounded memory, and goes on when it reads',
+  async (t) => {
+    const { server, port } = await startServer({ connectionBufferBytesMax: 2 << 20 });
+    const socket = await open(port);
+    socket.pause();
+    const before = process.memoryUsage().arrayBuffers;
+    const commands = 100;
+    for (let i = 0; i < commands; i++) socket.write(read10(1 + i, 0, 2048));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const grown = process.memoryUsage().arrayBuffers - before;
+    t.ok(grown < 32 << 20, `100 MiB were asked for, ${grown >> 20} MiB are held`);
+    t.equal(await drain(socket, commands), commands, 'every answer comes in the end');
+    socket.destroy();
+    await server.close(0);
+  },
+);
+
+void t.test('a second connection is served while the first one is stalled', async (t) => {
+  const { server, port } = await startServer({ connectionBufferBytesMax: 1 << 20 });
+  const first = await open(port);
+  first.pause();
+  for (let i = 0; i < 50; i++) first.write(read10(1 + i, 0, 2048));
+  const second = await open(port);
+  second.write(read10(1, 8, 8));
+  t.equal(await drain(second, 1), 1);
+  first.destroy();
+  second.destroy();
+  await server.close(0);
+});
+
+void t.test('a connection that breaks ends its session and its tasks (RFC 7143 §4.3)', async (t) => {
+  const { server, port, memory } = await startServer();
+  memory.stuckFromLba = 1000;
+  const socket = await open(port);
+  socket.write(read10(1, 1000, 8));
+  await until(() => memory.stuck.size === 1);
+  t.equal(server.sessions().length, 1);
+  socket.destroy();
+  await until(() => server.sessions().length === 0);
+  t.equal(memory.stuck.size, 0);
+  t.same(memory.ends, ['connection-lost']);
+  await server.close(0);
+});
+
+void t.test('PDUs may be split at any byte', async (t) => {
+  const { server, port, memory } = await startServer();
+  memory.memory.fill(0x5a, 0, 4096);
+  const socket = await open(port);
+  for (const byte of read10(1, 0, 8)) {
+    await new Promise((resolve) => socket.write(Buffer.from([byte]), resolve));
+  }
+  t.equal(await drain(socket, 1), 1);
+  socket.destroy();
+  await server.close(0);
+});
+
+void t.test('closing asks for a logout first and then closes what is left', async (t) => {
+  const { server, port } = await startServer();
+  const socket = await open(port);
+  const heard: Buffer[] = [];
+  socket.on('data', (chunk) => heard.push(chunk));
+  const gone = new Promise((resolve) => socket.once('close', resolve));
+  await server.close(100);
+  await gone;
+  const message = Buffer.concat(heard);
+  t.equal(message[0] & 0x3f, 0x32, 'asynchronous message');
+  t.equal(message[36], 1, 'event: logout request');
+  t.equal(server.sessions().length, 0);
+});
+
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error('it never came');
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+void t.test(
+  'several large asynchronous answers at once all arrive (each write is released once)',
+  async (t) => {
+    const { server, port, memory } = await startServer();
+    memory.asynchronous = true;
+    const socket = await open(port);
+    socket.pause();
+    const commands = 64;
+    for (let i = 0; i < commands; i++) socket.write(read10(1 + i, 0, 1024));
+    await until(() => memory.answered >= 8);
+    t.equal(await drain(socket, commands), commands);
+    socket.destroy();
+    await server.close(0);
+  },
+);
