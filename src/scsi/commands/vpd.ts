@@ -1,5 +1,5 @@
 /** Vital product data (SPC-6 §7.7, SBC-5 §6.6). */
-import { putAscii, putU16, putU32 } from '../bytes.js';
+import { putAscii, putU16, putU32, putU64 } from '../bytes.js';
 import { VENDOR } from '../identity.js';
 import { BLOCKS_PER_PHYSICAL } from '../unit.js';
 import type { LogicalUnit, Path } from '../unit.js';
@@ -8,6 +8,7 @@ import { COMPARE_BLOCKS_MAX } from './compare-and-write.js';
 import { thirdPartyCopy } from './third-party-copy-page.js';
 import { UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX } from './unmap.js';
 import { ATOMIC_BLOCKS_MAX } from './write-atomic.js';
+import { WRITE_SAME_BLOCKS_MAX } from './write-same.js';
 
 type Page = (path: Path) => Buffer;
 
@@ -143,6 +144,8 @@ function scsiPorts({ unit }: Path): Buffer {
 /** Page B0h (SBC-5 §6.6.4): what one command may ask for, and the granularities of the engine's 4 KiB blocks. */
 function blockLimits(): Buffer {
   const page = Buffer.alloc(60);
+  // WSNZ: WRITE SAME of zero blocks is refused.
+  page[0] = 0x01;
   page[1] = COMPARE_BLOCKS_MAX;
   putU16(page, 2, BLOCKS_PER_PHYSICAL);
   putU32(page, 4, TRANSFER_BLOCKS_MAX);
@@ -153,7 +156,7 @@ function blockLimits(): Buffer {
   putU32(page, 24, BLOCKS_PER_PHYSICAL);
   // UGAVALID, alignment 0.
   putU32(page, 28, 0x8000_0000);
-  // WSNZ=0 (byte 0) and MAXIMUM WRITE SAME LENGTH 0: no limit.
+  putU64(page, 32, WRITE_SAME_BLOCKS_MAX);
   putU32(page, 40, ATOMIC_BLOCKS_MAX);
   putU32(page, 44, BLOCKS_PER_PHYSICAL);
   putU32(page, 48, BLOCKS_PER_PHYSICAL);

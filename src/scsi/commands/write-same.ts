@@ -1,23 +1,28 @@
 /** WRITE SAME (10) and (16), SBC-5 §5.55 and §5.56. */
 import { MEDIUM } from '../medium.js';
-import { finish, pending } from '../respond.js';
+import { failField, finish, pending } from '../respond.js';
 import type { Task } from '../task.js';
 import { BLOCK_BYTES } from '../unit.js';
 import type { Path } from '../unit.js';
-import { blocks, inRange, lba } from './block-range.js';
+import { blocks, inRange, lba, lengthByte } from './block-range.js';
 import { endWrite } from './compare-and-write.js';
 import { receiveExactly } from './data-out.js';
 import { fillRange, isZero, lbaOf } from './medium-work.js';
 
+/** MAXIMUM WRITE SAME LENGTH, in blocks. */
+export const WRITE_SAME_BLOCKS_MAX = 65_535;
 const UNMAP = 0x08;
 const NDOB = 0x01;
 
 export function writeSame(task: Task, path: Path): void {
   const { cdb } = task;
-  const first = lba(cdb);
-  // WSNZ=0: no blocks means all to the end of the medium. There is no limit, since the work is done in steps.
-  const count = blocks(cdb) === 0 ? Math.max(0, path.unit.blocks - first) : blocks(cdb);
-  if (!inRange(task, first, count, Number.MAX_SAFE_INTEGER)) return;
+  const count = blocks(cdb);
+  if (!inRange(task, lba(cdb), count, WRITE_SAME_BLOCKS_MAX)) return;
+  if (count === 0) {
+    // WSNZ: "to the end of the medium" is more than anybody should ask for by accident.
+    failField(task, lengthByte(cdb));
+    return;
+  }
   const unmap = (cdb[1] & UNMAP) !== 0;
   const noDataOut = cdb[0] === 0x93 && (cdb[1] & NDOB) !== 0;
   // Some initiators send UNMAP without data and without NDOB (which is younger); they mean zeros.

@@ -1,0 +1,249 @@
+import t from 'tap';
+import type { Nexus } from '../../src/scsi/nexus.js';
+import { bench, cdb10, MemoryState } from './support.js';
+import type { Bench } from './support.js';
+
+const CONFLICT = 0x18;
+const KEY_A = '00000000000000aa';
+const KEY_B = '00000000000000bb';
+const KEY_C = '00000000000000cc';
+const NONE = '0000000000000000';
+const A = 'iqn.2024-01.org.example:a';
+const B = 'iqn.2024-01.org.example:b';
+const C = 'iqn.2024-01.org.example:c';
+
+/** PERSISTENT RESERVE OUT with the 24-byte parameter list. */
+async function out(
+  { run }: Bench,
+  nexus: Nexus,
+  action: number,
+  { key = NONE, actionKey = NONE, type = 0, flags = 0, lun = 0 } = {},
+): Promise<string | number> {
+  const list = Buffer.alloc(24);
+  list.write(key, 0, 'hex');
+  list.write(actionKey, 8, 'hex');
+  list[20] = flags;
+  const { status, code } = await run(nexus, lun, [0x5f, action, type, 0, 0, 0, 0, 0, 24, 0], list);
+  return code === '' ? status : code;
+}
+
+async function keys({ run }: Bench, nexus: Nexus): Promise<string[]> {
+  const { data } = await run(nexus, 0, [0x5e, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
+  return Array.from({ length: data.readUInt32BE(4) / 8 }, (_, i) =>
+    data.toString('hex', 8 + i * 8, 16 + i * 8),
+  );
+}
+
+const REGISTER = 0;
+const RESERVE = 1;
+const RELEASE = 2;
+const CLEAR = 3;
+const PREEMPT = 4;
+const PREEMPT_AND_ABORT = 5;
+
+void t.test('Registration: keys, wrong keys, changing and leaving (SPC-6 §5.14.7)', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  const other = b.login(B);
+  t.equal(
+    await out(b, a, REGISTER, { key: KEY_A, actionKey: KEY_A }),
+    CONFLICT,
+    'not registered: the key must be zero',
+  );
+  t.equal(await out(b, a, REGISTER, { actionKey: KEY_A }), 0);
+  t.equal(await out(b, other, 6, { key: KEY_C, actionKey: KEY_B }), 0, 'REGISTER AND IGNORE');
+  t.same(await keys(b, a), [KEY_A, KEY_B]);
+  t.equal(await out(b, a, REGISTER, { key: KEY_B, actionKey: KEY_C }), CONFLICT);
+  t.equal(await out(b, a, REGISTER, { key: KEY_A, actionKey: KEY_C }), 0);
+  t.same(await keys(b, a), [KEY_C, KEY_B]);
+  t.equal(await out(b, a, REGISTER, { key: KEY_C }), 0);
+  t.same(await keys(b, a), [KEY_B]);
+  t.equal(await out(b, a, 0x08), '05/24/00', 'no such service action');
+});
+
+void t.test('What each type lets others do (SPC-6 §5.14.1, SBC-5 §4.17)', async (t) => {
+  const read = cdb10(0x28, 0, 1);
+  const write = cdb10(0x2a, 0, 1);
+  // type, read by a registrant, write by a registrant, read by anybody, write by anybody
+  const table: [number, number, number, number, number][] = [
+    [1, 0, CONFLICT, 0, CONFLICT],
+    [3, CONFLICT, CONFLICT, CONFLICT, CONFLICT],
+    [5, 0, 0, 0, CONFLICT],
+    [6, 0, 0, CONFLICT, CONFLICT],
+    [7, 0, 0, 0, CONFLICT],
+    [8, 0, 0, CONFLICT, CONFLICT],
+  ];
+  for (const [type, ...expected] of table) {
+    const b = bench();
+    const holder = b.login(A);
+    const registrant = b.login(B);
+    const anybody = b.login(C);
+    await out(b, holder, REGISTER, { actionKey: KEY_A });
+    await out(b, registrant, REGISTER, { actionKey: KEY_B });
+    t.equal(await out(b, holder, RESERVE, { key: KEY_A, type }), 0);
+    const got = [
+      (await b.run(registrant, 0, read)).status,
+      (await b.run(registrant, 0, write, Buffer.alloc(512))).status,
+      (await b.run(anybody, 0, read)).status,
+      (await b.run(anybody, 0, write, Buffer.alloc(512))).status,
+    ];
+    t.same(got, expected, `type ${String(type)}`);
+    t.equal((await b.run(holder, 0, write, Buffer.alloc(512))).status, 0);
+    t.equal((await b.run(anybody, 0, [0x12, 0, 0, 0, 96, 0])).status, 0, 'INQUIRY');
+    t.equal((await b.run(anybody, 1, read)).status, 0, "the slave's reservations are its own");
+    const { data } = await b.run(anybody, 0, [0x5e, 1, 0, 0, 0, 0, 0, 1, 0, 0]);
+    t.equal(data[21], type);
+    t.equal(data.toString('hex', 8, 16), type >= 7 ? NONE : KEY_A);
+  }
+});
+
+void t.test('Release, clear and leaving tell those who should know (SPC-6 §5.14.11)', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  const other = b.login(B);
+  const ready = async (nexus: Nexus): Promise<string> => (await b.run(nexus, 0, [0, 0, 0, 0, 0, 0])).code;
+  await out(b, a, REGISTER, { actionKey: KEY_A });
+  await out(b, other, REGISTER, { actionKey: KEY_B });
+  await out(b, a, RESERVE, { key: KEY_A, type: 5 });
+  t.equal(await out(b, other, RELEASE, { key: KEY_B, type: 5 }), 0, 'of somebody else: nothing happens');
+  t.equal(await out(b, a, RELEASE, { key: KEY_A, type: 1 }), '05/26/04');
+  t.equal(await out(b, a, RELEASE, { key: KEY_A, type: 5 }), 0);
+  t.equal(await ready(other), '06/2a/04');
+  t.equal(await ready(a), '');
+  await out(b, a, RESERVE, { key: KEY_A, type: 5 });
+  t.equal(await out(b, a, REGISTER, { key: KEY_A }), 0, 'the holder leaves');
+  t.equal(await ready(other), '06/2a/04');
+  await out(b, a, REGISTER, { actionKey: KEY_A });
+  t.equal(await out(b, a, CLEAR, { key: KEY_A }), 0);
+  t.equal(await ready(other), '06/2a/03');
+  t.same(await keys(b, a), []);
+});
+
+void t.test(
+  'Preempting takes the reservation over, and its abort ends the tasks of the preempted (SPC-6 §5.14.11.4)',
+  async (t) => {
+    const b = bench();
+    const a = b.login(A);
+    const other = b.login(B);
+    await out(b, a, REGISTER, { actionKey: KEY_A });
+    await out(b, other, REGISTER, { actionKey: KEY_B });
+    await out(b, a, RESERVE, { key: KEY_A, type: 3 });
+    t.equal(
+      await out(b, other, PREEMPT, { key: KEY_B, actionKey: KEY_C, type: 3 }),
+      CONFLICT,
+      'nobody has that key',
+    );
+    t.equal(await out(b, other, PREEMPT, { key: KEY_B, actionKey: NONE, type: 3 }), '05/26/00');
+    b.master.held = true;
+    const stuck = b.start(a, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512));
+    t.equal(await out(b, other, PREEMPT_AND_ABORT, { key: KEY_B, actionKey: KEY_A, type: 3 }), 0);
+    t.ok(stuck.aborted);
+    b.master.release();
+    t.equal((await stuck.whenEnded()).ends, 1);
+    t.equal((await b.run(a, 0, cdb10(0x28, 0, 1))).code, '06/2a/05');
+    t.equal((await b.run(a, 0, cdb10(0x28, 0, 1))).status, CONFLICT);
+    t.same(await keys(b, a), [KEY_B]);
+  },
+);
+
+void t.test(
+  'REGISTER AND MOVE hands the reservation to an initiator port by name (SPC-6 §5.14.8)',
+  async (t) => {
+    const b = bench();
+    const a = b.login(A);
+    const other = b.login(B);
+    await out(b, a, REGISTER, { actionKey: KEY_A });
+    await out(b, a, RESERVE, { key: KEY_A, type: 1 });
+    const name = Buffer.from(`${B},i,0x00023d000001\0`.padEnd(52, '\0'));
+    const list = Buffer.alloc(24 + 4 + name.length);
+    list.write(KEY_A, 0, 'hex');
+    list.write(KEY_B, 8, 'hex');
+    list[17] = 0x02;
+    list.writeUInt16BE(1, 18);
+    list.writeUInt32BE(4 + name.length, 20);
+    list[24] = 0x45;
+    list.writeUInt16BE(name.length, 26);
+    name.copy(list, 28);
+    t.equal((await b.run(a, 0, [0x5f, 7, 1, 0, 0, 0, 0, 0, list.length, 0], list)).status, 0);
+    t.same(await keys(b, a), [KEY_B], 'UNREG');
+    t.equal((await b.run(other, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).status, 0);
+    t.equal((await b.run(a, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).status, CONFLICT);
+    const { data } = await b.run(a, 0, [0x5e, 3, 0, 0, 0, 0, 0, 2, 0, 0]);
+    t.equal(data[8 + 12], 1, 'READ FULL STATUS: holder');
+    t.match(data.toString('latin1', 8 + 28), new RegExp(`^${B}`));
+    list[24] = 0x05;
+    t.equal(
+      (await b.run(other, 0, [0x5f, 7, 1, 0, 0, 0, 0, 0, list.length, 0], list)).status,
+      CONFLICT,
+      'wrong key',
+    );
+  },
+);
+
+void t.test(
+  'APTPL keeps reservations over a restart, in a durable record; without it they go (SPC-6 §5.14.5)',
+  async (t) => {
+    const state = new MemoryState();
+    const before = bench({ state });
+    const a = before.login(A);
+    t.equal(await out(before, a, REGISTER, { actionKey: KEY_A, flags: 0x01 }), 0);
+    t.equal(await out(before, a, RESERVE, { key: KEY_A, type: 3 }), 0);
+    const after = bench({ state });
+    const other = after.login(B);
+    t.equal((await after.run(other, 0, cdb10(0x28, 0, 1))).status, CONFLICT);
+    t.equal((await after.run(after.login(A), 0, cdb10(0x28, 0, 1))).status, 0);
+    state.fails = true;
+    t.equal(
+      await out(after, other, REGISTER, { actionKey: KEY_B, flags: 0x01 }),
+      '04/44/00',
+      'not durable: not GOOD',
+    );
+    state.fails = false;
+    t.equal(await out(after, other, REGISTER, { key: KEY_B, actionKey: KEY_C }), 0, 'APTPL=0');
+    const gone = bench({ state });
+    t.same(await keys(gone, gone.login(B)), []);
+    state.records.set('scsi.reservations.master', Buffer.from('{"type":3'));
+    t.equal(bench({ state }).warnings.length, 1, 'a damaged record is reported');
+  },
+);
+
+void t.test('ALL_TG_PT registers for every port, and a table of registrations is bounded', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  await out(b, a, REGISTER, { actionKey: KEY_A, flags: 0x04 });
+  t.same(await keys(b, a), [KEY_A, KEY_A]);
+  const second = b.login(A, { tag: 2 });
+  t.equal(await out(b, second, RESERVE, { key: KEY_A, type: 1 }), 0);
+  let last: string | number = 0;
+  for (let i = 0; i < 70; i++)
+    last = await out(b, b.login(`${C}${String(i)}`), REGISTER, { actionKey: KEY_C });
+  t.equal(last, '05/55/04');
+});
+
+void t.test(
+  'RESERVE (6) keeps others out until RELEASE, the end of the nexus, or a reset (SPC-2 §5.5)',
+  async (t) => {
+    const b = bench();
+    const a = b.login(A);
+    const other = b.login(B);
+    const reserve = [0x16, 0, 0, 0, 0, 0];
+    const release = [0x17, 0, 0, 0, 0, 0];
+    const status = async (nexus: Nexus, cdb: number[]): Promise<number> =>
+      (await b.run(nexus, 0, cdb)).status;
+    t.equal(await status(a, reserve), 0);
+    t.equal(await status(a, reserve), 0);
+    t.equal(await status(other, reserve), CONFLICT);
+    t.equal(await status(other, [0, 0, 0, 0, 0, 0]), CONFLICT);
+    t.equal(await status(other, cdb10(0x25, 0, 0)), 0, 'READ CAPACITY');
+    t.equal(await status(other, release), 0);
+    t.equal(await status(other, reserve), CONFLICT, 'it was not his to release');
+    b.target.detach(a, 'connection-lost');
+    t.equal(await status(other, reserve), 0);
+    t.equal(await status(other, release), 0);
+    const again = b.login(A);
+    await out(b, again, REGISTER, { actionKey: KEY_A });
+    t.equal(await status(other, reserve), CONFLICT, 'CRH: with registrations only registrants');
+    await out(b, again, RESERVE, { key: KEY_A, type: 5 });
+    t.equal(await status(again, reserve), 0, 'CRH: and it changes nothing');
+  },
+);
