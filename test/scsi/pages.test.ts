@@ -2,12 +2,9 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { CommandSet } from '../../src/scsi/command.js';
+import { COMMANDS } from './commands.js';
 import { opcodePage } from '../../src/scsi/opcode-page.js';
-import { OPCODES } from '../../src/scsi/opcodes.js';
 import { bench, cdb10, MemoryState } from './support.js';
-
-const COMMANDS = new CommandSet(OPCODES).all;
 
 function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
