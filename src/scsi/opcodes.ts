@@ -31,6 +31,7 @@ import { reportSupportedOpcodes, reportTaskManagement } from './commands/report-
 import { sanitizeBlockErase, sanitizeExitFailure, sanitizeOverwrite } from './commands/sanitize.js';
 import { reportLuns, requestSense, sendDiagnostic, testUnitReady } from './commands/sense-and-luns.js';
 import { reportTargetPortGroups, setTargetPortGroups } from './commands/target-port-groups.js';
+import { populateToken, receiveTokenInformation, writeUsingToken } from './commands/token.js';
 import { unmap } from './commands/unmap.js';
 import { verify, writeAndVerify } from './commands/verify.js';
 import { writeAtomic16 } from './commands/write-atomic.js';
@@ -258,6 +259,14 @@ export const OPCODES: readonly CommandDefinition[] = [
     clause: 'SPC-4 §6.22',
     execute: copyOperatingParameters,
   },
+  {
+    name: 'RECEIVE ROD TOKEN INFORMATION',
+    usage: '84 07 FF FF FF FF 00 00 00 00 FF FF FF FF 00 00',
+    serviceAction: 0x07,
+    ...ALWAYS,
+    clause: 'SPC-6 §6.26',
+    execute: receiveTokenInformation,
+  },
 
   // ---- SBC, reading
   { name: 'READ (6)', usage: '08 1F FF FF FF 00', ...READS, clause: 'SBC-5 §5.16', execute: read },
@@ -368,6 +377,16 @@ export const OPCODES: readonly CommandDefinition[] = [
     execute: verify,
   },
 
+  {
+    name: 'POPULATE TOKEN',
+    usage: '83 10 00 00 00 00 FF FF FF FF FF FF FF FF 3F 00',
+    serviceAction: 0x10,
+    ...READS,
+    timeoutSeconds: 60,
+    clause: 'SBC-5 §5.11',
+    execute: populateToken,
+  },
+
   // ---- SBC, writing
   { name: 'WRITE (6)', usage: '0A 1F FF FF FF 00', ...WRITES, clause: 'SBC-5 §5.43', execute: write },
   {
@@ -434,6 +453,15 @@ export const OPCODES: readonly CommandDefinition[] = [
     timeoutSeconds: 60,
     clause: 'SBC-5 §5.56',
     execute: writeSame,
+  },
+  {
+    name: 'WRITE USING TOKEN',
+    usage: '83 11 00 00 00 00 FF FF FF FF FF FF FF FF 3F 00',
+    serviceAction: 0x11,
+    ...WRITES,
+    timeoutSeconds: 300,
+    clause: 'SBC-5 §5.58',
+    execute: writeUsingToken,
   },
   {
     name: 'UNMAP',

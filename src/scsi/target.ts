@@ -6,6 +6,7 @@ import { isLunZero, findPath } from './addressing.js';
 import { executeAbsent } from './absent-unit.js';
 import { CommandSet } from './command.js';
 import { Sanitize } from './commands/sanitize.js';
+import { Tokens } from './commands/token-store.js';
 import { identify } from './identity.js';
 import type { Medium, StateStore } from './medium.js';
 import { MediumNotices } from './medium-notices.js';
@@ -73,6 +74,7 @@ export class ScsiTarget implements ScsiPort {
       control: options.control,
       commands: new CommandSet(OPCODES),
       ports: this.ports,
+      tokens: new Tokens(),
       loadingNexus: undefined,
       attentionReported: (path, code) => this.attentionReported(path, code),
       changeAccessStates: (changes, by) => this.changeAccessStates(changes, by),

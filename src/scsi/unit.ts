@@ -8,6 +8,7 @@ import type { ModePages } from './mode-pages.js';
 import type { Nexus } from './nexus.js';
 import type { TargetPorts } from './target-ports.js';
 import type { Reservations } from './reservations.js';
+import type { Tokens } from './commands/token-store.js';
 import type { Sanitize } from './commands/sanitize.js';
 import type { Task } from './task.js';
 import type { TaskSet } from './task-set.js';
@@ -52,6 +53,7 @@ export interface TargetServices {
   readonly control: MediumControl;
   readonly commands: CommandSet;
   readonly ports: TargetPorts;
+  readonly tokens: Tokens;
   /** The nexus whose START STOP UNIT is loading the slave just now. */
   loadingNexus: Nexus | undefined;
   /** A unit attention has been reported to the initiator. */

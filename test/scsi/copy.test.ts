@@ -132,3 +132,102 @@ void t.test('A copy that is aborted stops, and writes that are held do not lose 
   b.master.release();
   t.equal((await task.whenEnded()).ends, 1);
 });
+
+function ranges(list: [lba: number, blocks: number][]): Buffer {
+  const data = Buffer.alloc(2 + list.length * 16);
+  data.writeUInt16BE(list.length * 16, 0);
+  list.forEach(([lba, blocks], index) => {
+    data.writeUInt32BE(lba, 2 + index * 16 + 4);
+    data.writeUInt32BE(blocks, 2 + index * 16 + 8);
+  });
+  return data;
+}
+
+const tokenCdb = (action: number, listId: number, bytes: number): Buffer => {
+  const cdb = Buffer.alloc(16);
+  cdb[0] = 0x83;
+  cdb[1] = action;
+  cdb.writeUInt32BE(listId, 6);
+  cdb.writeUInt32BE(bytes, 10);
+  return cdb;
+};
+
+/** POPULATE TOKEN and RECEIVE ROD TOKEN INFORMATION: the token. */
+async function populate(
+  { run }: Bench,
+  nexus: Nexus,
+  lun: number,
+  list: [number, number][],
+): Promise<Buffer> {
+  const parameter = Buffer.concat([Buffer.alloc(14), ranges(list)]);
+  parameter.writeUInt16BE(parameter.length - 2, 0);
+  await run(nexus, lun, tokenCdb(0x10, 5, parameter.length), parameter);
+  const { data } = await run(nexus, lun, [0x84, 7, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]);
+  return data.subarray(38, 38 + 512);
+}
+
+function writing(token: Buffer, list: [number, number][], offset = 0): Buffer {
+  const parameter = Buffer.concat([Buffer.alloc(16), token, Buffer.alloc(6), ranges(list)]);
+  parameter.writeUInt32BE(offset, 12);
+  return parameter;
+}
+
+void t.test(
+  'A token carries blocks from the slave to the master, over uneven ranges (SBC-5 §5.11, §5.58)',
+  async (t) => {
+    const b = bench();
+    const nexus = b.login();
+    for (let i = 0; i < 64; i++) b.slave.bytes.fill(i + 1, i * 512, (i + 1) * 512);
+    for (let at = 0; at < 64 * 512; at += 4096) b.slave.mapped.add(at);
+    const token = await populate(b, nexus, 1, [
+      [0, 10],
+      [20, 10],
+    ]);
+    const list = writing(
+      token,
+      [
+        [100, 3],
+        [200, 14],
+      ],
+      2,
+    );
+    t.equal((await b.run(nexus, 0, tokenCdb(0x11, 6, list.length), list)).status, 0);
+    const block = (lba: number): number => b.master.bytes[lba * 512];
+    t.same([100, 101, 102, 200, 204, 205, 213].map(block), [3, 4, 5, 6, 21 - 11, 21, 29]);
+    const { data } = await b.run(nexus, 0, [0x84, 7, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]);
+    t.same([data[4], data[5], data.readUInt32BE(20)], [0x11, 1, 17]);
+    const zero = Buffer.alloc(512);
+    zero.writeUInt32BE(0xffff_0001, 0);
+    const zeroing = writing(zero, [[96, 16]]);
+    t.equal((await b.run(nexus, 0, tokenCdb(0x11, 6, zeroing.length), zeroing)).status, 0);
+    t.equal(block(100), 0, 'block device zero token');
+  },
+);
+
+void t.test(
+  'A token is of use only to who may read its blocks, unforged, and while its medium is in',
+  async (t) => {
+    const b = bench();
+    const nexus = b.login();
+    const token = await populate(b, nexus, 1, [[0, 8]]);
+    const use = async (from: Nexus, which: Buffer): Promise<string> => {
+      const list = writing(which, [[0, 8]]);
+      return (await b.run(from, 0, tokenCdb(0x11, 6, list.length), list)).code;
+    };
+    t.equal(await use(nexus, token), '');
+    t.equal(await use(b.login('iqn.2024-01.org.example:other', { luns: [BOTH[0]] }), token), '05/23/04');
+    const forged = Buffer.from(token);
+    forged[100] ^= 1;
+    t.equal(await use(nexus, forged), '05/23/04');
+    b.slave.generation++;
+    t.equal(await use(nexus, token), '05/23/06', 'another medium');
+    const overlapping = Buffer.concat([
+      Buffer.alloc(14),
+      ranges([
+        [0, 8],
+        [4, 8],
+      ]),
+    ]);
+    t.equal((await b.run(nexus, 0, tokenCdb(0x10, 5, overlapping.length), overlapping)).code, '05/26/00');
+  },
+);

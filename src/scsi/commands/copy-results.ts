@@ -26,6 +26,8 @@ export interface CopyResult {
   status: number;
   segments: number;
   bytes: number;
+  /** What POPULATE TOKEN made. */
+  token?: Buffer;
 }
 
 /** Holds a result for the nexus; the oldest that is finished makes room. False if there is none. */

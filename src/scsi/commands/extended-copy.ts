@@ -166,6 +166,9 @@ function run(task: Task, path: Path, plan: Plan): void {
       stop(fault ?? SENSE.UNREACHABLE_COPY_TARGET);
       return;
     }
+    const { generation } = from.unit.medium;
+    const halted = (): boolean =>
+      task.aborted || to.writeProtected || !to.nexus.attached || from.unit.medium.generation !== generation;
     copyRange(
       {
         from: from.unit.medium,
@@ -175,9 +178,9 @@ function run(task: Task, path: Path, plan: Plan): void {
         bytes: segment.blocks * BLOCK_BYTES,
       },
       (bytes) => (result.bytes += bytes),
-      () => task.aborted || to.writeProtected || !to.nexus.attached,
+      halted,
       (outcome) => {
-        if (outcome !== MEDIUM.OK) {
+        if (outcome !== MEDIUM.OK || halted()) {
           stop(SENSE.THIRD_PARTY_DEVICE_FAILURE);
           return;
         }
