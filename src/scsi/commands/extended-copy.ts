@@ -167,8 +167,12 @@ function run(task: Task, path: Path, plan: Plan): void {
       return;
     }
     const { generation } = from.unit.medium;
+    // A medium that is exchanged under the copy ends it; the master's generation counts enables and means nothing here.
     const halted = (): boolean =>
-      task.aborted || to.writeProtected || !to.nexus.attached || from.unit.medium.generation !== generation;
+      task.aborted ||
+      to.writeProtected ||
+      !to.nexus.attached ||
+      (from.unit.removable && from.unit.medium.generation !== generation);
     copyRange(
       {
         from: from.unit.medium,

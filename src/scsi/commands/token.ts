@@ -188,7 +188,7 @@ function run(task: Task, path: Path, ranges: readonly Range[], rod: Rod | undefi
   const stop = (): boolean =>
     task.aborted ||
     path.writeProtected ||
-    (rod !== undefined && rod.generation !== rod.unit.medium.generation);
+    (rod !== undefined && rod.unit.removable && rod.generation !== rod.unit.medium.generation);
   const next = (outcome: MediumResult): void => {
     const step = outcome === MEDIUM.OK && !stop() ? steps.shift() : undefined;
     if (step === undefined) {
