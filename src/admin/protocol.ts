@@ -18,6 +18,8 @@ export const PROTOCOL_VERSION = 1;
 export const REQUEST_BYTES_MAX = 64 * 1024;
 /** The daemon is trusted; this only keeps a client that reached something else from filling its memory. */
 export const RESPONSE_BYTES_MAX = 256 * 1024 * 1024;
+/** unix(7) has room for 107 bytes; the socket is made under a longer, private name first. */
+export const SOCKET_PATH_BYTES_MAX = 90;
 export const IDLE_MS = 10_000;
 export const CONNECTIONS_MAX = 32;
 

@@ -11,7 +11,14 @@ import { dirname, join } from 'node:path';
 import { once } from 'node:events';
 import { OperationalError } from '../operational-error.js';
 import type { Log } from '../iscsi/options.js';
-import { CONNECTIONS_MAX, IDLE_MS, REQUEST_BYTES_MAX, formatResponse, parseRequest } from './protocol.js';
+import {
+  CONNECTIONS_MAX,
+  IDLE_MS,
+  REQUEST_BYTES_MAX,
+  SOCKET_PATH_BYTES_MAX,
+  formatResponse,
+  parseRequest,
+} from './protocol.js';
 import type { Request, Response } from './protocol.js';
 import { isRefusal } from './refusals.js';
 
@@ -48,6 +55,7 @@ export class AdminServer {
       serveClient(socket, handler, log);
     });
     try {
+      refuseLong(path);
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
       await refuseLiving(path);
       const inode = await listenPrivately(server, path);
@@ -77,6 +85,15 @@ export class AdminServer {
     for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
+}
+
+/** The system would silently cut a longer one (unix(7): 108 bytes with the NUL). */
+function refuseLong(path: string): void {
+  if (Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX) return;
+  throw new OperationalError(
+    'SOCKET_UNUSABLE',
+    `the path of a control socket may have ${SOCKET_PATH_BYTES_MAX} bytes at most; ${path} is longer`,
+  );
 }
 
 /** A socket file whose daemon has died refuses connections; a living daemon accepts. */

@@ -4,6 +4,7 @@ import { realpathSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { DEFAULT_LIMITS } from '../iscsi/options.js';
 import type { AuthenticationOptions, ChapAlgorithm, ChapUser, PortalOptions } from '../iscsi/options.js';
+import { SOCKET_PATH_BYTES_MAX } from '../admin/protocol.js';
 import { normaliseName } from '../iscsi/names.js';
 import type { LunAccess } from '../scsi/port.js';
 import { ISCSI_PORT, formatHostPort, isNetwork, parseHostPort } from './addresses.js';
@@ -16,8 +17,6 @@ import { readSecret } from './secrets.js';
 export const DEFAULT_ALGORITHMS: readonly ChapAlgorithm[] = ['SHA3_256', 'SHA256', 'SHA1', 'MD5'];
 export const NO_AUTHENTICATION: AuthenticationOptions = { users: [], algorithms: DEFAULT_ALGORITHMS };
 export const DEFAULT_SHUTDOWN_GRACE_MS = 3000;
-/** sun_path of unix(7) holds 108 bytes with its NUL; the socket is made under a longer, private name first. */
-const SOCKET_PATH_BYTES_MAX = 90;
 
 /** Called for each mistake with the JSON pointer of the value that is wrong. */
 export type Complain = (path: string, message: string) => void;
