@@ -10,7 +10,7 @@ import type { Target } from './target.js';
 /** Offers keys in the operational stage, without leaving it. */
 async function offer(target: Target, keys: Keys): Promise<LoginAnswer> {
   const session = await Session.connect(target);
-  const pairs = Array.isArray(keys) ? keys : Object.entries(keys);
+  const pairs = keys instanceof Array ? keys : Object.entries(keys);
   return session.loginStep({ transit: false, csg: STAGE.OPERATIONAL, isid: target.freshIsid() }, [
     ...Object.entries(namesFor(target)),
     ...pairs,

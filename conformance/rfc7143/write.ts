@@ -290,7 +290,7 @@ export const write: readonly Requirement[] = [
       for (let dataSN = 0; dataSN < 4; dataSN++) {
         for (const r2t of r2ts.toReversed()) {
           const offset = dataSN * 1024;
-          const data = all[tags.indexOf(r2t.itt)]!.subarray(offset, offset + 1024);
+          const data = all[tags.indexOf(r2t.itt)].subarray(offset, offset + 1024);
           session.connection.send(answer(session, r2t, data, { dataSN, offset, final: dataSN === 3 }));
         }
       }

@@ -35,14 +35,18 @@ export class History {
   readonly master: Int32Array;
   readonly #changes: Change[][];
   readonly #images = new Map<number, Int32Array>();
-  readonly #transitions: Transition[] = [{ operation: 0, enabled: false, generation: 0, epoch: 0, issued: 0, done: 0 }];
+  readonly #transitions: Transition[] = [
+    { operation: 0, enabled: false, generation: 0, epoch: 0, issued: 0, done: 0 },
+  ];
   readonly #promises: { moment: number; operation: number }[] = [{ moment: 0, operation: 0 }];
   operation = 0;
 
   constructor(blocks: readonly number[]) {
     this.blocks = blocks;
     this.master = new Int32Array(blocks.length * BLOCK_SECTORS);
-    this.#changes = Array.from(this.master, () => [{ operation: 0, moment: 0, value: 0, transition: undefined }]);
+    this.#changes = Array.from(this.master, () => [
+      { operation: 0, moment: 0, value: 0, transition: undefined },
+    ]);
   }
 
   #sectorsOf(position: number, length: number): number[] {
@@ -71,7 +75,10 @@ export class History {
   }
 
   /** The superblock of a transition is about to be written. Returns what to call when it is durable. */
-  transition(moment: number, next: { enabled: boolean; generation: number; epoch: number }): (moment: number) => void {
+  transition(
+    moment: number,
+    next: { enabled: boolean; generation: number; epoch: number },
+  ): (moment: number) => void {
     const before = this.#transitions[this.#transitions.length - 1];
     this.operation++;
     if (next.generation > before.generation) this.#images.set(next.generation, this.master.slice());
@@ -97,8 +104,12 @@ export class History {
     const current = this.#matching(engine, Infinity);
     // A transition that had not become durable will not become so any more.
     if (current !== undefined) this.#transitions.length = current + 1;
-    for (const [generation] of this.#images) if (generation > engine.core.superblock.generation) this.#images.delete(generation);
-    this.#transitions[this.#transitions.length - 1].done = Math.min(moment, this.#transitions[this.#transitions.length - 1].done);
+    for (const [generation] of this.#images)
+      if (generation > engine.core.superblock.generation) this.#images.delete(generation);
+    this.#transitions[this.#transitions.length - 1].done = Math.min(
+      moment,
+      this.#transitions[this.#transitions.length - 1].done,
+    );
     this.promise(moment, this.operation);
   }
 
@@ -107,7 +118,12 @@ export class History {
     for (let index = this.#transitions.length - 1; index >= 0; index--) {
       const transition = this.#transitions[index];
       if (transition.issued > moment) continue;
-      if (transition.enabled === enabled && transition.generation === generation && transition.epoch === epoch) return index;
+      if (
+        transition.enabled === enabled &&
+        transition.generation === generation &&
+        transition.epoch === epoch
+      )
+        return index;
       if (transition.done <= moment) return undefined;
     }
     return undefined;
@@ -135,7 +151,8 @@ export class History {
       const slave = readSectors(engine, LOCATION_OF_BASE, this.blocks);
       if (typeof slave === 'string') return `slave: ${slave}`;
       const wrong = slave.findIndex((value, sector) => value !== image?.[sector]);
-      if (wrong >= 0) return `slave sector ${this.#name(wrong)} shows ${slave[wrong]} instead of ${image?.[wrong]}`;
+      if (wrong >= 0)
+        return `slave sector ${this.#name(wrong)} shows ${slave[wrong]} instead of ${image?.[wrong]}`;
     }
     return (await this.#unreportedChange(engine, master)) ?? wrongCount(engine);
   }
@@ -150,7 +167,9 @@ export class History {
     );
     const settled = changes.findLast((change) => change.operation <= floor);
     if (settled?.value === value) return true;
-    return changes.some((change) => change.operation > floor && change.moment <= moment && change.value === value);
+    return changes.some(
+      (change) => change.operation > floor && change.moment <= moment && change.value === value,
+    );
   }
 
   async #unreportedChange(engine: Engine, master: Int32Array): Promise<string | undefined> {
@@ -158,7 +177,8 @@ export class History {
       if (generation > engine.core.superblock.generation) continue;
       const units = new Set<number>();
       for await (const range of listChanges(engine, generation).ranges) {
-        for (let at = range.position; at < range.position + range.length; at += UNIT_BYTES) units.add(at / UNIT_BYTES);
+        for (let at = range.position; at < range.position + range.length; at += UNIT_BYTES)
+          units.add(at / UNIT_BYTES);
       }
       for (let sector = 0; sector < master.length; sector++) {
         if (master[sector] === image[sector]) continue;
@@ -177,10 +197,12 @@ function readSectors(engine: Engine, table: Uint8Array, blocks: readonly number[
   const values = new Int32Array(blocks.length * BLOCK_SECTORS);
   const bytes = Buffer.alloc(BLOCK_BYTES);
   for (const [index, block] of blocks.entries()) {
-    if (engine.reader.read(table, block * BLOCK_BYTES, bytes, 0, BLOCK_BYTES) !== 0) return `block ${block} is unreadable`;
+    if (engine.reader.read(table, block * BLOCK_BYTES, bytes, 0, BLOCK_BYTES) !== 0)
+      return `block ${block} is unreadable`;
     for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
       const value = bytes.readInt32LE(sector * SECTOR_BYTES);
-      if (bytes.readInt32LE(sector * SECTOR_BYTES + 508) !== value) return `block ${block} has a sector that is a mixture`;
+      if (bytes.readInt32LE(sector * SECTOR_BYTES + 508) !== value)
+        return `block ${block} has a sector that is a mixture`;
       values[index * BLOCK_SECTORS + sector] = value;
     }
   }

@@ -116,7 +116,9 @@ class Workload {
     const block = BLOCKS[this.#chance.below(BLOCKS.length)];
     const whole = this.#chance.hits(0.6);
     const sector = whole ? 0 : this.#chance.below(8);
-    const length = whole ? BLOCK_BYTES * (1 + this.#chance.below(2)) : SECTOR_BYTES * (1 + this.#chance.below(8 - sector));
+    const length = whole
+      ? BLOCK_BYTES * (1 + this.#chance.below(2))
+      : SECTOR_BYTES * (1 + this.#chance.below(8 - sector));
     const buffer = Buffer.alloc(length);
     const value = ++this.#value;
     for (let at = 0; at < length; at += 4) buffer.writeInt32LE(value, at);
@@ -185,7 +187,9 @@ export async function simulate(options: PowerCutOptions): Promise<PowerCutReport
       const found = await openAndCompare(after, workload.history, moment, chance, options.steps);
       cuts += found.cuts;
       if (found.violation !== undefined) {
-        violations.push(`seed ${options.seed}, cut at event ${moment} of ${events.length}: ${found.violation}`);
+        violations.push(
+          `seed ${options.seed}, cut at event ${moment} of ${events.length}: ${found.violation}`,
+        );
         if (violations.length >= 5) return { cuts, violations };
       }
     }
@@ -203,7 +207,8 @@ function survivors(durable: MemoryStore, unsynced: readonly StoreEvent[], chance
   const way = chance.below(5);
   const kept = [0, 1, 0.5, 0.5, chance.next()][way];
   const writes = [...unsynced];
-  if (way === 3) for (let index = writes.length - 1; index > 0; index--) swap(writes, index, chance.below(index + 1));
+  if (way === 3)
+    for (let index = writes.length - 1; index > 0; index--) swap(writes, index, chance.below(index + 1));
   for (const event of writes) {
     if (event.kind !== 'write') continue;
     if (way < 4) {
@@ -217,7 +222,7 @@ function survivors(durable: MemoryStore, unsynced: readonly StoreEvent[], chance
   return after;
 }
 
-function swap<T>(list: T[], one: number, other: number): void {
+function swap(list: unknown[], one: number, other: number): void {
   [list[one], list[other]] = [list[other], list[one]];
 }
 
@@ -239,7 +244,10 @@ async function openAndCompare(
   for (const event of events.slice(0, synced)) applyEvent(halfway, event);
   const rest = survivors(halfway, events.slice(synced, cut), chance);
   const second = await compare(new MemoryStore(store.sizeBytes, rest), history, moment, steps);
-  return { cuts: 2, violation: second === undefined ? undefined : `recovery cut at its event ${cut}: ${second}` };
+  return {
+    cuts: 2,
+    violation: second === undefined ? undefined : `recovery cut at its event ${cut}: ${second}`,
+  };
 }
 
 async function compare(

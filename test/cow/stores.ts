@@ -52,7 +52,7 @@ export class MemoryStore implements Store {
 
   /** Writes without recording. */
   apply(position: number, data: Uint8Array): void {
-    for (let done = 0; done < data.length; ) {
+    for (let done = 0; done < data.length;) {
       const at = position + done;
       const index = Math.floor(at / CHUNK_BYTES);
       const inChunk = at % CHUNK_BYTES;
@@ -109,7 +109,8 @@ export class FaultyStore extends MemoryStore {
   #trips(kind: FaultKind): Error | undefined {
     const call = this.calls[kind]++;
     const { fault } = this;
-    if (fault?.kind !== kind || !(call === fault.at || (fault.persistent && call > fault.at))) return undefined;
+    if (fault?.kind !== kind || !(call === fault.at || (fault.persistent && call > fault.at)))
+      return undefined;
     this.tripped = true;
     return Object.assign(new Error(`${fault.code}: injected`), { code: fault.code });
   }
