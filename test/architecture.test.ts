@@ -12,16 +12,24 @@ const ALLOWED: Record<string, readonly string[]> = {
   scsi: ['operational-error.ts', 'crc32c.ts'],
   cow: ['operational-error.ts', 'crc32c.ts'],
   iscsi: ['crc32c.ts', 'operational-error.ts', 'scsi/task.ts', 'scsi/port.ts', 'scsi/nexus.ts'],
-  config: ['operational-error.ts', 'iscsi/options.ts', 'iscsi/names.ts', 'scsi/port.ts', 'package-root.ts'],
-  admin: ['operational-error.ts', 'package-root.ts'],
+  config: [
+    'operational-error.ts',
+    'iscsi/options.ts',
+    'iscsi/names.ts',
+    'scsi/port.ts',
+    'package-root.ts',
+    'admin/protocol.ts',
+  ],
+  admin: ['iscsi/options.ts', 'operational-error.ts', 'package-root.ts'],
   daemon: ['operational-error.ts', 'package-root.ts', 'iscsi', 'scsi', 'cow', 'config', 'admin'],
   cli: ['operational-error.ts', 'package-root.ts', 'daemon', 'config', 'admin', 'cow'],
 };
 
 /** Node's modules that only some files may use: sockets and file descriptors have one place each. */
 const ONE_PLACE: Partial<Record<string, RegExp>> = {
-  'node:net': /^(iscsi\/(server|socket-wire)\.ts|admin\/|daemon\/|cli\/)/,
-  'node:fs': /^(cow\/(store|probe|lock|device)[a-z-]*\.ts|config\/|admin\/|daemon\/|cli\/|package-root\.ts)/,
+  'node:net': /^(iscsi\/(server|socket-wire)\.ts|admin\/|config\/|daemon\/|cli\/)/,
+  'node:fs':
+    /^(cow\/(store|probe|lock|device|partition)[a-z-]*\.ts|config\/|admin\/|daemon\/|cli\/|package-root\.ts)/,
 };
 
 function sources(folder: string): string[] {
@@ -70,7 +78,7 @@ void t.test('src: sockets and file descriptors appear only where they belong', (
 
 void t.test('src: no file is an archive (style: over 400 lines wants a reason)', (t) => {
   /** Files whose length has a reason, which stands in their head. */
-  const argued: ReadonlySet<string> = new Set(['iscsi/full-feature.ts']);
+  const argued: ReadonlySet<string> = new Set(['iscsi/full-feature.ts', 'scsi/opcodes.ts']);
   for (const file of sources(src)) {
     const lines = readFileSync(file, 'utf8').split('\n').length;
     const name = relative(src, file);
