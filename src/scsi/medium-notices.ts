@@ -1,10 +1,11 @@
 /**
- * Which initiator ports have been told of the medium that is in the slave now.
+ * Which medium each initiator port was last told of: the generation that it believes to be in the slave.
  *
  * Linux fails I/O on any unit attention of a removable device, so a daemon that restarts in mid-session must not repeat
  * "the medium may have changed" to a host that has the slave mounted; and a host that was away while the medium changed
- * must always hear it, or it serves stale pages. Hence the told ports are kept in the partition's state store: the
- * generation, then eight bytes of hash for each port, oldest first. Losing an entry is safe: the port is told once more.
+ * must always hear it, or it serves stale pages. Hence this is kept in the partition's state store: for each port eight
+ * bytes of hash and the generation, the port that was told longest ago first. Losing an entry is safe: such a port is
+ * told once more.
  */
 import { createHash } from 'node:crypto';
 import { getU32, putU32 } from './bytes.js';
@@ -15,46 +16,53 @@ const KEY = 'scsi.told';
 /** Ports remembered. Those logged in now are forgotten last. */
 export const TOLD_MAX = 64;
 const HASH_BYTES = 8;
+const ENTRY_BYTES = HASH_BYTES + 4;
 
 export class MediumNotices {
-  private generation = -1;
-  private told: string[] = [];
+  /** Generation by hash of the port, in the order of telling. */
+  private readonly told = new Map<string, number>();
   private readonly state: StateStore;
   private readonly log: ScsiLog;
 
   constructor(state: StateStore, log: ScsiLog) {
     this.state = state;
     this.log = log;
-    const record = state.load(KEY);
-    if (record === undefined || record.length < 4) return;
-    this.generation = getU32(record, 0);
-    for (let at = 4; at + HASH_BYTES <= record.length; at += HASH_BYTES) {
-      this.told.push(record.toString('hex', at, at + HASH_BYTES));
+    const record = state.load(KEY) ?? Buffer.alloc(0);
+    for (let at = 0; at + ENTRY_BYTES <= record.length; at += ENTRY_BYTES) {
+      this.told.set(record.toString('hex', at, at + HASH_BYTES), getU32(record, at + HASH_BYTES));
     }
   }
 
-  /** True if that port knows that the medium of this generation is in. */
-  knows(initiatorPort: string, generation: number): boolean {
-    return this.generation === generation && this.told.includes(hash(initiatorPort));
+  /** Generation of the medium that the port was last told of; undefined if it is not known to have seen one. */
+  lastTold(initiatorPort: string): number | undefined {
+    return this.told.get(hash(initiatorPort));
   }
 
   /** The port has been told. `attached` are the ports that are logged in. */
   tell(initiatorPort: string, generation: number, attached: readonly string[]): void {
-    if (this.generation !== generation) {
-      this.generation = generation;
-      this.told = [];
-    }
     const entry = hash(initiatorPort);
-    if (this.told.includes(entry)) return;
-    this.told.push(entry);
-    if (this.told.length > TOLD_MAX) {
-      const present = new Set(attached.map(hash));
-      const oldest = this.told.findIndex((known) => !present.has(known));
-      this.told.splice(Math.max(0, oldest), 1);
+    if (this.told.get(entry) === generation) return;
+    this.told.delete(entry);
+    this.told.set(entry, generation);
+    if (this.told.size > TOLD_MAX) this.forget(new Set(attached.map(hash)));
+    this.save();
+  }
+
+  /** Forgets the port that was told longest ago, one that is away if there is any. */
+  private forget(attached: ReadonlySet<string>): void {
+    const ports = [...this.told.keys()];
+    const port = ports.find((known) => !attached.has(known)) ?? ports[0];
+    this.told.delete(port);
+  }
+
+  private save(): void {
+    const record = Buffer.alloc(this.told.size * ENTRY_BYTES);
+    let at = 0;
+    for (const [port, generation] of this.told) {
+      record.write(port, at, 'hex');
+      putU32(record, at + HASH_BYTES, generation);
+      at += ENTRY_BYTES;
     }
-    const record = Buffer.alloc(4 + this.told.length * HASH_BYTES);
-    putU32(record, 0, generation);
-    this.told.forEach((known, index) => record.write(known, 4 + index * HASH_BYTES, 'hex'));
     this.state.save(KEY, record, (error) => {
       if (error !== undefined) {
         this.log.warn(

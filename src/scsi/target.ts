@@ -112,7 +112,12 @@ export class ScsiTarget implements ScsiPort {
     for (const path of nexus.paths) {
       if (path === undefined) continue;
       if (path.unit.removable) this.announceMedium(path);
-      else path.attention(before === undefined ? SENSE.POWER_ON_OCCURRED : SENSE.I_T_NEXUS_LOSS_OCCURRED);
+      else
+        path.attention(
+          before === undefined
+            ? SENSE.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED
+            : SENSE.I_T_NEXUS_LOSS_OCCURRED,
+        );
     }
     return nexus;
   }
@@ -245,13 +250,27 @@ export class ScsiTarget implements ScsiPort {
 
   private announceMedium(path: Path): void {
     const { medium } = path.unit;
-    if (medium.present && !this.notices.knows(path.nexus.initiatorPort, medium.generation)) {
-      path.attention(SENSE.NOT_READY_TO_READY_CHANGE);
-    }
+    if (!medium.present) return;
+    const told = this.notices.lastTold(path.nexus.initiatorPort);
+    if (told === medium.generation) return;
+    path.attention(
+  /**
+   * What a new nexus hears of the medium that is in: nothing if it knows it; MEDIUM MAY HAVE CHANGED if it knew another
+   * one, since it may hold stale data; and power on, which says everything, if it has never seen one.
+   */
+      told === undefined
+        ? SENSE.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED
+        : SENSE.NOT_READY_TO_READY_CHANGE,
+    );
   }
 
   private attentionReported(path: Path, code: number): void {
-    if (path.unit.removable && code === SENSE.NOT_READY_TO_READY_CHANGE) this.markTold(path);
+    if (!path.unit.removable || !path.unit.medium.present) return;
+    if (
+      code === SENSE.NOT_READY_TO_READY_CHANGE ||
+      code === SENSE.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED
+    )
+      this.markTold(path);
   }
 
   private markTold(path: Path): void {

@@ -29,14 +29,14 @@ function manage(
 }
 
 void t.test(
-  'A new nexus: the master says power on or nexus loss, the slave says that its medium may be new',
+  'A new nexus hears one thing of each unit: power on, or of the master that the nexus was lost (SAM-6 §5.14)',
   async (t) => {
     const b = bench();
     const a = b.login(A, { fresh: true });
-    t.equal(await ready(b, a, 0), '06/29/01');
+    t.equal(await ready(b, a, 0), '06/29/00');
     t.equal(await ready(b, a, 0), '', 'reported once');
-    t.equal(await ready(b, a, 1), '06/28/00');
-    t.equal(await ready(b, a, 1), '');
+    t.equal(await ready(b, a, 1), '06/29/00');
+    t.equal(await ready(b, a, 1), '', 'that says everything: no medium change behind it');
     b.target.detach(a, 'connection-lost');
     const again = b.login(A, { fresh: true });
     t.equal(await ready(b, again, 0), '06/29/07');
@@ -51,7 +51,7 @@ void t.test(
     const a = b.login(A, { fresh: true });
     t.equal((await b.run(a, 0, [0x12, 0, 0, 0, 96, 0])).status, 0);
     t.equal((await b.run(a, 0, [0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])).status, 0);
-    t.equal(senseCode((await b.run(a, 0, [3, 0, 0, 0, 252, 0])).data), '06/29/01');
+    t.equal(senseCode((await b.run(a, 0, [3, 0, 0, 0, 252, 0])).data), '06/29/00');
     t.equal((await b.run(a, 0, [3, 1, 0, 0, 252, 0])).data[0], 0x72, 'DESC: descriptor format');
     t.equal(await ready(b, a, 0), '');
   },
@@ -64,13 +64,20 @@ void t.test(
     const slave = new MemoryMedium(1 << 20);
     const first = bench({ state, slave });
     const mounted = first.login(A, { fresh: true });
-    t.equal(await ready(first, mounted, 1), '06/28/00');
+    t.equal(await ready(first, mounted, 1), '06/29/00');
     const restarted = bench({ state, slave });
     t.equal(await ready(restarted, restarted.login(A, { fresh: true }), 1), '', 'a mounted slave goes on');
-    t.equal(await ready(restarted, restarted.login(B, { fresh: true }), 1), '06/28/00', 'a port never told');
+    t.equal(await ready(restarted, restarted.login(B, { fresh: true }), 1), '06/29/00', 'a port never seen');
     slave.generation++;
     const later = bench({ state, slave });
-    t.equal(await ready(later, later.login(A, { fresh: true }), 1), '06/28/00', 'enabled while it was away');
+    t.equal(await ready(later, later.login(B, { fresh: true }), 1), '06/28/00', 'enabled while it was away');
+    slave.generation++;
+    const latest = bench({ state, slave });
+    t.equal(
+      await ready(latest, latest.login(A, { fresh: true }), 1),
+      '06/28/00',
+      'twice, and others heard of one',
+    );
     slave.present = false;
     const empty = bench({ state, slave });
     t.equal(
@@ -82,6 +89,60 @@ void t.test(
 );
 
 void t.test('The list of told ports is bounded, and ports that are logged in stay on it', async (t) => {
+void t.test(
+  'Who holds the slave is known over a lost connection and a restart, until the port allows, logs out or stays away',
+  async (t) => {
+    const state = new MemoryState();
+    const slave = new MemoryMedium(1 << 20);
+    const [prevent, allow] = [1, 0].map((flag) => [0x1e, 0, 0, 0, flag, 0]) as [number[], number[]];
+    const holder = [{ initiator: A, address: '192.0.2.1' }];
+    const first = bench({ state, slave });
+    const mounted = first.login(A);
+    await first.run(mounted, 0, prevent);
+    t.same(first.target.slaveHolders(), [], 'the master is a fixed disk');
+    await first.run(mounted, 1, prevent);
+    first.target.detach(mounted, 'connection-lost');
+    t.same(first.target.slaveHolders(), holder, 'a broken cable does not end it');
+    t.equal(
+      (await first.run(first.login(B), 1, [0x1b, 0, 0, 0, 2, 0])).code,
+      '05/53/02',
+      'nobody else ejects',
+    );
+    const restarted = bench({ state, slave });
+    t.same(restarted.target.slaveHolders(), holder, 'nor does a restart');
+    await restarted.run(restarted.login(A), 1, allow);
+    t.same(restarted.target.slaveHolders(), []);
+    t.same(bench({ state, slave }).target.slaveHolders(), [], 'that is remembered, too');
+
+    const again = restarted.login(A);
+    await restarted.run(again, 1, prevent);
+    restarted.target.detach(again, 'killed');
+    const now = Date.now;
+    t.teardown(() => (Date.now = now));
+    Date.now = () => now() + ABSENCE_MS;
+    t.same(restarted.target.slaveHolders(), [], 'it stayed away');
+    Date.now = now;
+    slave.generation++;
+    t.same(bench({ state, slave }).target.slaveHolders(), [], 'another medium is in');
+    state.records.set('scsi.holds', Buffer.from('{'));
+    t.same(bench({ state, slave }).target.slaveHolders(), [], 'a damaged record is no reason not to serve');
+  },
+);
+
+void t.test('Holds are bounded: who is away is forgotten first', async (t) => {
+  const b = bench();
+  const prevent = [0x1e, 0, 0, 0, 1, 0];
+  await b.run(b.login(A), 1, prevent);
+  const away = b.login(B);
+  await b.run(away, 1, prevent);
+  b.target.detach(away, 'connection-lost');
+  for (let i = 2; i <= HOLDS_MAX; i++) await b.run(b.login(`${A}${String(i)}`), 1, prevent);
+  const holders = b.target.slaveHolders().map(({ initiator }) => initiator);
+  t.equal(holders.length, HOLDS_MAX);
+  t.equal(holders[0], A);
+  t.notOk(holders.includes(B));
+});
+
   const state = new MemoryState();
   const slave = new MemoryMedium(1 << 20);
   const b = bench({ state, slave });
@@ -92,7 +153,7 @@ void t.test('The list of told ports is bounded, and ports that are logged in sta
     await ready(b, passing, 1);
     b.target.detach(passing, 'logout');
   }
-  t.equal(state.records.get('scsi.told')?.length, 4 + 64 * 8);
+  t.equal(state.records.get('scsi.told')?.length, 64 * 12);
   const restarted = bench({ state, slave });
   t.equal(await ready(restarted, restarted.login(A, { fresh: true }), 1), '');
 });
