@@ -70,6 +70,8 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   #parsing = false;
   #why = 'closed by the peer';
   #how: 'logout' | 'connection-lost' = 'connection-lost';
+  /** A logout is then not of the initiator's own accord: it will be back. */
+  #askedToLeave = false;
   readonly #pdu: Pdu;
   statSN = 1;
   cid = 0;
@@ -325,7 +327,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     if (this.#phase === 'closed' || this.#phase === 'closing') return;
     this.#phase = 'closing';
     this.#why = why;
-    this.#how = how;
+    this.#how = this.#askedToLeave ? 'connection-lost' : how;
     this.transmit.flush();
     this.wire.end();
   }
@@ -389,6 +391,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
 
   /** Asks the initiator to log out (asynchronous event 1, §11.9.1). */
   requestLogout(withinSeconds: number): void {
+    this.#askedToLeave = true;
     this.#fullFeature?.send({
       opcode: RESPONSE.ASYNC_MESSAGE,
       itt: TAG_NONE,

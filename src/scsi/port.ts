@@ -29,7 +29,10 @@ export interface NexusOptions {
   address: string;
 }
 
-/** Why a nexus ends: it decides which unit attention a later nexus of the same name finds. */
+/**
+ * Why a nexus ends: it decides which unit attention a later nexus of the same name finds. Only a `logout` of the
+ * initiator's own accord says that it has done with the slave; one that the target asked for is `connection-lost`.
+ */
 export type NexusEnd = 'logout' | 'connection-lost' | 'reinstated' | 'killed';
 
 /** Task management functions of SAM-6 §7, numbered as iSCSI carries them (RFC 7143 §11.5.1, RFC 7144 §4.1). */
@@ -75,7 +78,7 @@ export interface TaskManagementRequest {
 export interface ScsiPort {
   /** A session has entered the full feature phase. */
   attach(options: NexusOptions): Nexus;
-  /** The session is over: its tasks are discarded, its prevent flag and SCSI-2 reservations go (SAM-6 §6.3.4). */
+  /** The session is over: its tasks are discarded and its SCSI-2 reservations go (SAM-6 §6.3.4). */
   detach(nexus: Nexus, why: NexusEnd): void;
   /** The access rules changed: which LUNs the nexus sees from now on (REPORTED LUNS DATA HAS CHANGED). */
   changeAccess(nexus: Nexus, luns: readonly LunAccess[]): void;

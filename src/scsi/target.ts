@@ -7,6 +7,7 @@ import { executeAbsent } from './absent-unit.js';
 import { CommandSet } from './command.js';
 import { Sanitize } from './commands/sanitize.js';
 import { Tokens } from './commands/token-store.js';
+import { Holds } from './holds.js';
 import { identify } from './identity.js';
 import type { Medium, StateStore } from './medium.js';
 import { MediumNotices } from './medium-notices.js';
@@ -75,6 +76,7 @@ export class ScsiTarget implements ScsiPort {
       commands: new CommandSet(OPCODES),
       ports: this.ports,
       tokens: new Tokens(),
+      holds: new Holds(state, options.slave, log),
       loadingNexus: undefined,
       attentionReported: (path, code) => this.attentionReported(path, code),
       changeAccessStates: (changes, by) => this.changeAccessStates(changes, by),
@@ -108,6 +110,7 @@ export class ScsiTarget implements ScsiPort {
     nexus.relativePort = this.ports.byPortalGroup(options.portalGroupTag).relativeId;
     this.nexuses.add(nexus);
     this.connect(nexus, options.luns);
+    this.services.holds.returned(nexus);
     const before = this.former.get(formerKey(nexus));
     for (const path of nexus.paths) {
       if (path === undefined) continue;
@@ -131,6 +134,8 @@ export class ScsiTarget implements ScsiPort {
     const oldest = this.former.keys().next();
     if (this.former.size > FORMER_MAX && oldest.done !== true) this.former.delete(oldest.value);
     for (const path of [...nexus.paths]) if (path !== undefined) this.disconnect(path);
+    if (why === 'logout') this.services.holds.release(nexus);
+    else this.services.holds.lost(nexus);
   }
 
   changeAccess(nexus: Nexus, luns: readonly LunAccess[]): void {
@@ -143,8 +148,10 @@ export class ScsiTarget implements ScsiPort {
           path,
           luns.find(({ lun }) => lun === path.lun),
         )
-      )
+      ) {
         this.disconnect(path);
+        if (path.unit.removable) this.services.holds.release(nexus);
+      }
     }
     this.connect(nexus, luns);
     for (const path of nexus.paths) path?.attention(SENSE.REPORTED_LUNS_DATA_HAS_CHANGED);
@@ -203,14 +210,14 @@ export class ScsiTarget implements ScsiPort {
     if (this.slave.medium.present) this.slave.attention(SENSE.CAPACITY_DATA_HAS_CHANGED);
   }
 
-  /** The nexuses that prevent removal of the slave's medium. */
+  /** The initiators that prevent removal of the slave's medium. */
   slaveHolders(): NexusName[] {
-    return names(this.slave, (path) => path.prevents);
+    return this.services.holds.all().map(({ initiator, address }) => ({ initiator, address }));
   }
 
   /** For a forced disable: nobody prevents removal any more. */
   clearPrevents(): void {
-    for (const path of this.slave.paths) path.prevents = false;
+    this.services.holds.releaseAll();
   }
 
   /** The nexuses that have used the master's medium within the last half minute, or hold tasks there. */
@@ -236,11 +243,10 @@ export class ScsiTarget implements ScsiPort {
     }
   }
 
-  /** SAM-6 §6.3.4: tasks, prevention and SCSI-2 reservations end with the nexus. */
+  /** SAM-6 §6.3.4: tasks and SCSI-2 reservations end with the nexus; prevention, see Holds. */
   private disconnect(path: Path): void {
     const { unit, nexus } = path;
     unit.tasks.abort((task) => task.unit === path);
-    path.prevents = false;
     if (unit.reservations.reservedBy === path) unit.reservations.reservedBy = undefined;
     unit.paths.delete(path);
     nexus.paths[path.lun] = undefined;
@@ -248,16 +254,16 @@ export class ScsiTarget implements ScsiPort {
     unit.refresh();
   }
 
+  /**
+   * What a new nexus hears of the medium that is in: nothing if it knows it; MEDIUM MAY HAVE CHANGED if it knew another
+   * one, since it may hold stale data; and power on, which says everything, if it has never seen one.
+   */
   private announceMedium(path: Path): void {
     const { medium } = path.unit;
     if (!medium.present) return;
     const told = this.notices.lastTold(path.nexus.initiatorPort);
     if (told === medium.generation) return;
     path.attention(
-  /**
-   * What a new nexus hears of the medium that is in: nothing if it knows it; MEDIUM MAY HAVE CHANGED if it knew another
-   * one, since it may hold stale data; and power on, which says everything, if it has never seen one.
-   */
       told === undefined
         ? SENSE.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED
         : SENSE.NOT_READY_TO_READY_CHANGE,

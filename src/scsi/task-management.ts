@@ -104,7 +104,7 @@ function reset(unit: LogicalUnit, by: Path | undefined, done: () => void): void 
   const affected = unit.removable ? pathsWithTasks(unit) : new Set(unit.paths);
   if (by !== undefined) affected.add(by);
   unit.reservations.reservedBy = undefined;
-  for (const path of unit.paths) path.prevents = false;
+  if (unit.removable) unit.services.holds.releaseAll();
   unit.modes.reset();
   for (const path of affected) path.attention(SENSE.BUS_DEVICE_RESET_FUNCTION_OCCURRED);
   unit.refresh();
@@ -131,7 +131,7 @@ function resetNexus({ nexus }: TaskManagementRequest, done: Done): void {
   if (left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
   for (const path of paths) {
     const { unit } = path;
-    path.prevents = false;
+    if (unit.removable) unit.services.holds.release(nexus);
     if (unit.reservations.reservedBy === path) unit.reservations.reservedBy = undefined;
     path.attention(SENSE.I_T_NEXUS_LOSS_OCCURRED);
     unit.refresh();

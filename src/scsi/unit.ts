@@ -2,6 +2,7 @@
  * A logical unit (the master or the slave) and the I_T_L nexuses, here called paths, by which initiators reach it.
  */
 import type { CommandSet } from './command.js';
+import type { Holds } from './holds.js';
 import type { Medium, StateStore } from './medium.js';
 import type { Identity } from './identity.js';
 import type { ModePages } from './mode-pages.js';
@@ -54,6 +55,8 @@ export interface TargetServices {
   readonly commands: CommandSet;
   readonly ports: TargetPorts;
   readonly tokens: Tokens;
+  /** Who keeps the slave's medium in. */
+  readonly holds: Holds;
   /** The nexus whose START STOP UNIT is loading the slave just now. */
   loadingNexus: Nexus | undefined;
   /** A unit attention has been reported to the initiator. */
@@ -155,8 +158,6 @@ export class Path {
   /** Set if anything but the plain checks is due before the next command: the hot path looks only here. */
   special = false;
   writeProtected = false;
-  /** PREVENT ALLOW MEDIUM REMOVAL by this I_T nexus (SBC-5 §5.15). */
-  prevents = false;
   /** Time of the last command that touched the medium, in ms; 0: never. */
   lastUseMs = 0;
   readonly attentions: number[] = [];

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { ABSENCE_MS, HOLDS_MAX } from '../../src/scsi/holds.js';
 import { MEDIUM } from '../../src/scsi/medium.js';
 import type { Nexus } from '../../src/scsi/nexus.js';
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../../src/scsi/port.js';
@@ -88,7 +89,6 @@ void t.test(
   },
 );
 
-void t.test('The list of told ports is bounded, and ports that are logged in stay on it', async (t) => {
 void t.test(
   'Who holds the slave is known over a lost connection and a restart, until the port allows, logs out or stays away',
   async (t) => {
@@ -143,6 +143,7 @@ void t.test('Holds are bounded: who is away is forgotten first', async (t) => {
   t.notOk(holders.includes(B));
 });
 
+void t.test('The list of told ports is bounded, and ports that are logged in stay on it', async (t) => {
   const state = new MemoryState();
   const slave = new MemoryMedium(1 << 20);
   const b = bench({ state, slave });
@@ -205,8 +206,8 @@ void t.test(
     t.equal(await ready(b, a, 1), '', 'who loaded it need not be told');
     t.equal(await ready(b, other, 1), '06/28/00');
     await b.run(other, 1, prevent);
-    b.target.detach(other, 'connection-lost');
-    t.same(b.target.slaveHolders(), [], 'prevention ends with the nexus');
+    b.target.detach(other, 'logout');
+    t.same(b.target.slaveHolders(), [], 'prevention ends with the logout');
     t.equal((await b.run(a, 0, eject)).code, '05/24/00', 'the master is fixed');
     const refusing = bench({
       control: {

@@ -8,7 +8,12 @@ import type { ControlDone, Path } from '../unit.js';
 const PREVENT = 0x01;
 
 export function preventAllow(task: Task, path: Path): void {
-  path.prevents = (task.cdb[4] & PREVENT) !== 0;
+  // On the master, a fixed disk, there is nothing to remove.
+  if (path.unit.removable) {
+    const { holds } = path.unit.services;
+    if ((task.cdb[4] & PREVENT) !== 0) holds.hold(path.nexus);
+    else holds.release(path.nexus);
+  }
   good(task);
 }
 
@@ -38,7 +43,7 @@ export function startStopUnit(task: Task, path: Path): void {
     return;
   }
   // A medium that is kept in may also not be exchanged (SBC-5 §5.15): neither eject nor load.
-  if (anyPrevents(path)) {
+  if (unit.services.holds.all().length > 0) {
     fail(task, SENSE.MEDIUM_REMOVAL_PREVENTED);
     return;
   }
@@ -47,11 +52,6 @@ export function startStopUnit(task: Task, path: Path): void {
     return;
   }
   exchange(task, path, start);
-}
-
-function anyPrevents(path: Path): boolean {
-  for (const other of path.unit.paths) if (other.prevents) return true;
-  return false;
 }
 
 /** Asks the daemon. IMMED is not used to answer early, since the initiator wants to know whether it was allowed. */
