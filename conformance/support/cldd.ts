@@ -24,6 +24,8 @@ export interface TargetStatus {
 export const EXIT = { DONE: 0, FAILURE: 1, USAGE: 2, REFUSED: 3, NOT_REACHABLE: 4 } as const;
 
 const PROGRAM = path.join(ROOT, 'bin/cldd');
+/** The program is taken from the build that the tests themselves belong to. */
+const ENVIRONMENT = { ...process.env, CLDD_DIST: path.resolve(import.meta.dirname, '../..') };
 const READY_TIMEOUT_MS = 20_000;
 
 export interface ClddOptions {
@@ -78,14 +80,8 @@ export class Cldd {
   /** Starts the daemon on the partition and waits until it is ready. */
   async serve(): Promise<void> {
     const portal = ['--portal', `127.0.0.1:${this.port}`, ...this.#advertise];
-    this.#daemon = new Running(PROGRAM, [
-      'serve',
-      '--partition',
-      this.partition,
-      ...portal,
-      '--socket',
-      this.socket,
-    ]);
+    const options = ['--partition', this.partition, ...portal, '--socket', this.socket];
+    this.#daemon = new Running(PROGRAM, ['serve', ...options], { env: ENVIRONMENT });
     await this.#daemon.waitFor(new RegExp(`127\\.0\\.0\\.1:${this.port}`), READY_TIMEOUT_MS);
     this.#target = (await this.status()).name;
   }
@@ -117,7 +113,7 @@ export class Cldd {
   /** Runs a command of the program; `init` apart, it talks to the daemon. */
   async command(...args: string[]): Promise<Finished> {
     const socket = args[0] === 'init' ? [] : ['--socket', this.socket];
-    return await run(PROGRAM, [...args, ...socket], { timeoutMs: 60_000 });
+    return await run(PROGRAM, [...args, ...socket], { timeoutMs: 60_000, env: ENVIRONMENT });
   }
 
   /** Runs a command that has to end with the given code; answers what it printed. */
