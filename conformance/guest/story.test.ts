@@ -12,7 +12,7 @@ const FILE_SERVER = 'iqn.2025-01.org.example:file-server';
 const BACKUP_SERVER = 'iqn.2025-01.org.example:backup-server';
 
 /** Names and checksums of everything below /mnt, sorted. */
-const CHECKSUMS = 'cd /mnt && find . -type f | sort | xargs sha256sum';
+const CHECKSUMS = '(cd /mnt && find . -type f | sort | xargs sha256sum)';
 
 /** How long Linux may take to notice a dead connection, wait, and log in again. */
 const RECOVERY_TIMEOUT_MS = 60_000;
