@@ -40,7 +40,8 @@ export class Writer {
 
   /** Resolves when that many writes have been acknowledged. */
   async reach(count: number): Promise<void> {
-    await this.#running.waitFor(new RegExp(`(wrote \\d+/\\d+ bytes[^]*?){${count}}`), 30_000);
+    const reached = (): number | undefined => (this.acknowledged >= count ? count : undefined);
+    await this.#running.waitUntil(reached, `${count} writes`, 120_000);
   }
 
   /** Waits for the end of all writes; throws if one failed. */

@@ -71,14 +71,20 @@ export class Running {
 
   /** Resolves with the first match in the output so far or to come; rejects when the program ends or time is up. */
   async waitFor(pattern: RegExp, timeoutMs: number): Promise<RegExpExecArray> {
+    const find = (): RegExpExecArray | undefined =>
+      pattern.exec(this.stdout) ?? pattern.exec(this.stderr) ?? undefined;
+    return await this.waitUntil(find, String(pattern), timeoutMs);
+  }
+
+  /** As `waitFor`, with a look at the output of the caller's own: the first that is not undefined is the answer. */
+  async waitUntil<T>(look: () => T | undefined, wanted: string, timeoutMs: number): Promise<T> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
-      const match = pattern.exec(this.stdout) ?? pattern.exec(this.stderr);
-      if (match !== null) return match;
-      if (!this.alive) throw new Error(`Ended before ${String(pattern)}:\n${this.stdout}${this.stderr}`);
+      const found = look();
+      if (found !== undefined) return found;
+      if (!this.alive) throw new Error(`Ended before ${wanted}:\n${this.stdout}${this.stderr}`);
       const leftMs = deadline - performance.now();
-      if (leftMs <= 0)
-        throw new Error(`No ${String(pattern)} in ${timeoutMs} ms:\n${this.stdout}${this.stderr}`);
+      if (leftMs <= 0) throw new Error(`No ${wanted} in ${timeoutMs} ms:\n${this.stdout}${this.stderr}`);
       await this.#output(leftMs);
     }
   }
