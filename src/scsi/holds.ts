@@ -55,6 +55,17 @@ export class Holds {
     return this.holds.filter(({ lostAtMs }) => lostAtMs === undefined || lostAtMs > limit);
   }
 
+  /**
+   * Ends what other nexuses of the same initiator held until they were lost: it is back and speaks for itself, so
+   * prevention ends with the I_T nexus here as SBC-5 §5.15 has it.
+   */
+  releaseLost({ initiatorName }: Nexus): void {
+    const left = this.holds.filter((hold) => hold.lostAtMs === undefined || hold.initiator !== initiatorName);
+    if (left.length === this.holds.length) return;
+    this.holds = left;
+    this.save();
+  }
+
   hold(nexus: Nexus): void {
     if (this.find(nexus) !== undefined) return;
     const { initiatorName: initiator, address } = nexus;

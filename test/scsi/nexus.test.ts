@@ -129,6 +129,28 @@ void t.test(
   },
 );
 
+void t.test(
+  'An initiator that lost its nexus and is back by another one may eject what it held itself (SBC-5 §5.15)',
+  async (t) => {
+    const b = bench();
+    const eject = [0x1b, 0, 0, 0, 2, 0];
+    const first = b.login(A);
+    await b.run(first, 1, [0x1e, 0, 0, 0, 1, 0]);
+    const again = b.target.attach({
+      initiatorName: A,
+      initiatorPort: `${A},i,0x00023d000002`,
+      portalGroupTag: 1,
+      luns: BOTH,
+      address: '192.0.2.1',
+    });
+    t.equal(await ready(b, again, 1), '06/29/00');
+    t.equal((await b.run(again, 1, eject)).code, '05/53/02', 'not while both nexuses are there');
+    b.target.detach(first, 'connection-lost');
+    t.equal((await b.run(b.login(B), 1, eject)).code, '05/53/02', 'not somebody else');
+    t.equal((await b.run(again, 1, eject)).status, 0);
+  },
+);
+
 void t.test('Holds are bounded: who is away is forgotten first', async (t) => {
   const b = bench();
   const prevent = [0x1e, 0, 0, 0, 1, 0];

@@ -43,6 +43,7 @@ export function startStopUnit(task: Task, path: Path): void {
     return;
   }
   // A medium that is kept in may also not be exchanged (SBC-5 §5.15): neither eject nor load.
+  unit.services.holds.releaseLost(path.nexus);
   if (unit.services.holds.all().length > 0) {
     fail(task, SENSE.MEDIUM_REMOVAL_PREVENTED);
     return;
