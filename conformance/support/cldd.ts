@@ -26,38 +26,48 @@ export const EXIT = { DONE: 0, FAILURE: 1, USAGE: 2, REFUSED: 3, NOT_REACHABLE: 
 const PROGRAM = path.join(ROOT, 'bin/cldd');
 /** The program is taken from the build that the tests themselves belong to. */
 const ENVIRONMENT = { ...process.env, CLDD_DIST: path.resolve(import.meta.dirname, '../..') };
-const READY_TIMEOUT_MS = 20_000;
+const READY_TIMEOUT_MS = 60_000;
 
 export interface ClddOptions {
   /** Size of the partition file in MiB. */
   sizeMiB?: number;
   /** Host name or address that discovery answers instead of 127.0.0.1 (the port is the portal's own). */
   advertiseHost?: string;
+  /** Portals, each a portal group of its own; 1 if left out. */
+  portals?: number;
+  /** Whether an initiator may enable the slave by START STOP UNIT. */
+  allowLoad?: boolean;
 }
 
-/** A daemon serving a new file-backed partition in a folder of its own, on one portal that restarts keep. */
+const TARGET = 'iqn.2026-01.org.example:conformance';
+
+/** A daemon serving a new file-backed partition in a folder of its own, on portals that restarts keep. */
 export class Cldd {
   readonly folder: string;
   readonly partition: string;
   readonly socket: string;
-  readonly port: number;
-  readonly #advertise: string[];
+  readonly ports: readonly number[];
+  /** iSCSI name of the one target. */
+  readonly target = TARGET;
+  readonly #configuration: string;
   #daemon: Running | undefined;
-  #target = '';
 
-  private constructor(folder: string, port: number, advertiseHost: string | undefined) {
+  private constructor(folder: string, ports: readonly number[]) {
     this.folder = folder;
     this.partition = path.join(folder, 'partition');
     this.socket = path.join(folder, 'control.sock');
-    this.port = port;
-    this.#advertise = advertiseHost === undefined ? [] : ['--advertise', `${advertiseHost}:${port}`];
+    this.ports = ports;
+    this.#configuration = path.join(folder, 'cldd.yaml');
   }
 
   /** Creates the partition and serves it. */
   static async start(options: ClddOptions = {}): Promise<Cldd> {
     const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'cldd-conformance-'));
-    const cldd = new Cldd(folder, await freePort(), options.advertiseHost);
+    const ports: number[] = [];
+    while (ports.length < (options.portals ?? 1)) ports.push(await freePort());
+    const cldd = new Cldd(folder, ports);
     try {
+      await fs.writeFile(cldd.#configuration, cldd.#configure(options));
       await cldd.expect(EXIT.DONE, 'init', cldd.partition, '--size', `${options.sizeMiB ?? 256}M`);
       await cldd.serve();
     } catch (error) {
@@ -67,23 +77,36 @@ export class Cldd {
     return cldd;
   }
 
-  /** iSCSI name of the one target. */
-  get target(): string {
-    return this.#target;
+  /** The first portal's port. */
+  get port(): number {
+    return this.ports[0];
   }
 
   /** URL for libiscsi and qemu; LUN 0 is the master, 1 the slave. */
-  url(unit: 'master' | 'slave'): string {
-    return `iscsi://127.0.0.1:${this.port}/${this.#target}/${unit === 'master' ? 0 : 1}`;
+  url(unit: 'master' | 'slave', port = this.port): string {
+    return `iscsi://127.0.0.1:${port}/${this.target}/${unit === 'master' ? 0 : 1}`;
+  }
+
+  /** JSON, which is YAML. */
+  #configure({ advertiseHost, allowLoad = false }: ClddOptions): string {
+    const portals = this.ports.map((port, index) => ({
+      listen: `127.0.0.1:${port}`,
+      portalGroupTag: index + 1,
+      ...(advertiseHost === undefined ? {} : { advertise: `${advertiseHost}:${port}` }),
+    }));
+    const target = {
+      name: this.target,
+      partition: this.partition,
+      access: [{ initiator: '*' }],
+      allowLoad,
+    };
+    return JSON.stringify({ portals, targets: [target], controlSocket: this.socket });
   }
 
   /** Starts the daemon on the partition and waits until it is ready. */
   async serve(): Promise<void> {
-    const portal = ['--portal', `127.0.0.1:${this.port}`, ...this.#advertise];
-    const options = ['--partition', this.partition, ...portal, '--socket', this.socket];
-    this.#daemon = new Running(PROGRAM, ['serve', ...options], { env: ENVIRONMENT });
+    this.#daemon = new Running(PROGRAM, ['serve', this.#configuration], { env: ENVIRONMENT });
     await this.#daemon.waitFor(new RegExp(`127\\.0\\.0\\.1:${this.port}`), READY_TIMEOUT_MS);
-    this.#target = (await this.status()).name;
   }
 
   /** Ends the daemon by a signal; SIGTERM has to end it cleanly. Answers what it printed. */
