@@ -3,7 +3,7 @@ import t from 'tap';
 import { needing } from '../support/clients.js';
 import { parseLog } from './log.js';
 import { readTgtd, RESULTS_FILE, runOwn } from './own.js';
-import { failures, renderTable } from './table.js';
+import { failures, passedOnNeither, renderTable } from './table.js';
 
 void t.test('a log is judged test by test: [SKIPPED] is no pass, an unfinished test has no result', (t) => {
   const log = [
@@ -14,6 +14,10 @@ void t.test('a log is judged test by test: [SKIPPED] is no pass, an unfinished t
     '    1. test_get_lba_status_beyond_eol.c:38  - CU_ASSERT_EQUAL(_r,0)',
     '  Test: UnmapSingle ...    [SKIPPED] Logical unit is fully provisioned. Skipping test',
     'passed',
+    '  Test: Mostly ...',
+    '    [OK] SANITIZE returned RESERVATION_CONFLICT NO SENSE(0x00) (null)(0x0000)',
+    '    [SKIPPED] SANITIZE CRYPTO_ERASE is not implemented',
+    'passed    [FAILED] PRIN command: failed with sense. RESERVATION CONFLICT',
     '  Test: Bare ...FAILED',
     '    1. file.c:1  - CU_ASSERT(0)',
     '  Test: Silent ...passed    [FAILED] said by the clean-up of the suite',
@@ -25,6 +29,7 @@ void t.test('a log is judged test by test: [SKIPPED] is no pass, an unfinished t
       ['Simple', { result: 'passed', reason: '' }],
       ['BeyondEol', { result: 'failed', reason: 'GET_LBA_STATUS successful but should have failed' }],
       ['UnmapSingle', { result: 'skipped', reason: 'Logical unit is fully provisioned. Skipping test' }],
+      ['Mostly', { result: 'partly', reason: 'SANITIZE CRYPTO_ERASE is not implemented' }],
       ['Bare', { result: 'failed', reason: 'file.c:1 - CU_ASSERT(0)' }],
       ['Silent', { result: 'passed', reason: '' }],
     ],
@@ -38,10 +43,12 @@ void t.test(
   async (t) => {
     const columns = { ...(await runOwn()), tgtd: await readTgtd() };
     t.strictSame(failures(columns), [], 'no test fails or hangs');
+    t.strictSame(passedOnNeither(columns), ['Sanitize.CryptoErase'], 'nothing here has keys to throw away');
+    if (process.env['UPDATE_DOCS'] === '1') await fs.writeFile(RESULTS_FILE, renderTable(columns));
     t.equal(
       renderTable(columns),
       await fs.readFile(RESULTS_FILE, 'utf8'),
-      'results.md is current (node dist/conformance/libiscsi/record.js writes it)',
+      'results.md is current (UPDATE_DOCS=1 writes it)',
     );
   },
 );

@@ -3,7 +3,11 @@
  * the log is the only truth.
  */
 
-export const RESULTS = ['passed', 'skipped', 'failed', 'unfinished'] as const;
+export const RESULTS = ['passed', 'partly', 'skipped', 'failed', 'unfinished'] as const;
+/**
+ * `skipped`: the test checked nothing of what it is about. `partly`: it passed, but left out a step, saying [SKIPPED],
+ * and checked others of the same command.
+ */
 export type Result = (typeof RESULTS)[number];
 
 export interface TestResult {
@@ -32,12 +36,16 @@ function judge(block: string, passed: boolean): TestResult {
     const said = /\[FAILED\] (.*)/.exec(block)?.[1] ?? /^ +1\. (.*)$/m.exec(block)?.[1] ?? 'no reason given';
     return { result: 'failed', reason: tidy(said) };
   }
-  const skipped = /\[SKIPPED\] (.*)/.exec(block)?.[1];
-  return skipped === undefined
-    ? { result: 'passed', reason: '' }
-    : { result: 'skipped', reason: tidy(skipped) };
+  const skipped = /\[SKIPPED\] ((\S+).*)/.exec(block);
+  if (skipped === null) return { result: 'passed', reason: '' };
+  const result = block.includes(`[OK] ${skipped[2]} returned `) ? 'partly' : 'skipped';
+  return { result, reason: tidy(skipped[1]) };
 }
 
 function tidy(text: string): string {
-  return text.replace(/\s+/g, ' ').trim();
+  return text
+    .replace(/\s{2,}Send .*$/, '')
+    .replace(/" ?"|"\)$/g, '')
+    .replace(/\s+/g, ' ')
+    .trim();
 }

@@ -2,63 +2,64 @@
 import { run, succeed } from '../support/processes.js';
 import { parseLog, type TestResult } from './log.js';
 
-/** Results by "SUITE.TEST", in the suite's own order. */
+/** Results by "SUITE.TEST". */
 export type SuiteResults = Map<string, TestResult>;
 
-export interface SuiteOptions {
+export interface Attempt {
+  /** A suite, or "SUITE.TEST". */
+  test: string;
   /** iscsi:// URLs of the same logical unit: the second path enables the multipath tests. */
   urls: readonly string[];
-  /** Called before each CUnit suite, to put the target into the state that tests begin from. */
-  prepare?: () => Promise<void>;
+  /** Allow tests that change, sanitize or reserve the medium. */
+  dataLoss: boolean;
 }
 
-/** The slowest CUnit suite takes 6 s with tgtd; some tests wait for several seconds on purpose. */
-const SUITE_TIMEOUT_MS = 45_000;
-const TEST_TIMEOUT_MS = 20_000;
+/** The slowest test waits for 65 s on purpose, most suites take less than one. */
+const TIMEOUT_MS = 240_000;
 
-/** Every test as "SUITE.TEST". */
+/** Every test as "SUITE.TEST", in the suite's own order. */
 export async function listTests(): Promise<string[]> {
   const listed = await succeed('iscsi-test-cu', ['--list']);
   return [...listed.matchAll(/^ALL\.(\S+\.\S+)$/gm)].map((match) => match[1]);
 }
 
-/** Runs everything, destructive tests included. */
-export async function runSuite(options: SuiteOptions): Promise<SuiteResults> {
-  const tests = await listTests();
+/**
+ * Runs a suite. What it did not finish (a test hung, or the tool crashed) runs once more by itself, after `prepare` has
+ * put the target into the state that tests begin from.
+ */
+export async function runSuite(
+  tests: readonly string[],
+  attempt: Attempt,
+  prepare: () => Promise<void>,
+): Promise<SuiteResults> {
+  await prepare();
+  const first = await execute(attempt);
   const results: SuiteResults = new Map();
-  for (const suite of new Set(tests.map((test) => test.slice(0, test.indexOf('.'))))) {
-    const names = tests
-      .filter((test) => test.startsWith(`${suite}.`))
-      .map((test) => test.slice(suite.length + 1));
-    await options.prepare?.();
-    const first = await attempt(suite, SUITE_TIMEOUT_MS, options);
-    for (const name of names) {
-      results.set(
-        `${suite}.${name}`,
-        first.results.get(name) ?? (await alone(suite, name, first.end, options)),
-      );
+  for (const test of tests) {
+    const name = test.slice(test.indexOf('.') + 1);
+    let result = first.results.get(name);
+    if (result === undefined) {
+      await prepare();
+      const again = await execute({ ...attempt, test });
+      result = again.results.get(name) ?? {
+        result: 'unfinished',
+        reason: `${again.end} (its suite: ${first.end})`,
+      };
     }
+    results.set(test, result);
   }
   return results;
 }
 
-/** A test that the run of its suite never reached or finished. */
-async function alone(suite: string, name: string, end: string, options: SuiteOptions): Promise<TestResult> {
-  await options.prepare?.();
-  const { results, end: ownEnd } = await attempt(`${suite}.${name}`, TEST_TIMEOUT_MS, options);
-  const result = results.get(name);
-  if (result === undefined) return { result: 'unfinished', reason: `${ownEnd} (its suite: ${end})` };
-  return result;
-}
-
-async function attempt(
-  test: string,
-  timeoutMs: number,
-  options: SuiteOptions,
-): Promise<{ results: Map<string, TestResult>; end: string }> {
-  const flags = ['--dataloss', '--allow-sanitize', '--verbose', `--test=ALL.${test}`];
-  const done = await run('iscsi-test-cu', [...flags, ...options.urls], { timeoutMs });
-  const end = done.timedOut ? `no end in ${timeoutMs} ms` : `ended with ${String(done.code ?? done.signal)}`;
+async function execute({ test, urls, dataLoss }: Attempt): Promise<{
+  results: Map<string, TestResult>;
+  end: string;
+}> {
+  const flags = ['--verbose', '--Verbose-scsi', ...(dataLoss ? ['--dataloss', '--allow-sanitize'] : [])];
+  const done = await run('iscsi-test-cu', [...flags, `--test=ALL.${test}`, ...urls], {
+    timeoutMs: TIMEOUT_MS,
+  });
+  const end = done.timedOut ? `no end in ${TIMEOUT_MS} ms` : `ended with ${String(done.code ?? done.signal)}`;
   const said = done.stderr.trim().split('\n')[0] ?? '';
   return { results: parseLog(`${done.stdout}\n${done.stderr}`), end: said === '' ? end : `${end}: ${said}` };
 }

@@ -37,6 +37,10 @@ export interface ClddOptions {
   portals?: number;
   /** Whether an initiator may enable the slave by START STOP UNIT. */
   allowLoad?: boolean;
+  /** False: initiators that are idle for long, and can't answer while they sleep, are not asked whether they are alive. */
+  pings?: boolean;
+  /** Physical block size that initiators are told. */
+  physicalBlockBytes?: 512 | 4096;
 }
 
 const TARGET = 'iqn.2026-01.org.example:conformance';
@@ -88,7 +92,12 @@ export class Cldd {
   }
 
   /** JSON, which is YAML. */
-  #configure({ advertiseHost, allowLoad = false }: ClddOptions): string {
+  #configure({
+    advertiseHost,
+    allowLoad = false,
+    pings = true,
+    physicalBlockBytes = 4096,
+  }: ClddOptions): string {
     const portals = this.ports.map((port, index) => ({
       listen: `127.0.0.1:${port}`,
       portalGroupTag: index + 1,
@@ -99,8 +108,10 @@ export class Cldd {
       partition: this.partition,
       access: [{ initiator: '*' }],
       allowLoad,
+      physicalBlockBytes,
     };
-    return JSON.stringify({ portals, targets: [target], controlSocket: this.socket });
+    const limits = pings ? {} : { nopIntervalMs: 0 };
+    return JSON.stringify({ portals, targets: [target], controlSocket: this.socket, limits });
   }
 
   /** Starts the daemon on the partition and waits until it is ready. */

@@ -31,6 +31,8 @@ export interface TargetConfiguration {
   allowEject: boolean;
   /** START STOP UNIT may enable the slave. */
   allowLoad: boolean;
+  /** What initiators are told of the physical block size; 4096 if left out. */
+  physicalBlockBytes?: 512 | 4096;
 }
 
 export interface Configuration {

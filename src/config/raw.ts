@@ -31,6 +31,7 @@ export interface RawTarget {
   authentication?: RawAuthentication;
   allowEject?: boolean;
   allowLoad?: boolean;
+  physicalBlockBytes?: 512 | 4096;
 }
 
 export interface RawPortal {

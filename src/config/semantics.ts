@@ -109,6 +109,7 @@ class Checks {
       allowLoad: raw.allowLoad ?? false,
     };
     if (raw.alias !== undefined) target.alias = raw.alias;
+    if (raw.physicalBlockBytes !== undefined) target.physicalBlockBytes = raw.physicalBlockBytes;
     return target;
   }
 

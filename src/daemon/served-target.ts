@@ -58,7 +58,9 @@ export class ServedTarget {
         'the partition failed and takes no more writes: check the device',
       );
     });
-    this.scsi = new ScsiTarget({ name, uuid, master, slave, state, portalGroupTags: tags, control, log });
+    const { physicalBlockBytes = 4096 } = configuration;
+    const access = { portalGroupTags: tags, physicalBlockBytes, control, log };
+    this.scsi = new ScsiTarget({ name, uuid, master, slave, state, ...access });
   }
 
   static async open(

@@ -22,7 +22,7 @@ import { TargetPorts } from './target-ports.js';
 import { manage } from './task-management.js';
 import { TaskSet } from './task-set.js';
 import type { Task } from './task.js';
-import { LogicalUnit, PHASE, Path } from './unit.js';
+import { LogicalUnit, PHASE, PHYSICAL_BYTES, Path } from './unit.js';
 import type { MediumControl, ScsiLog, TargetServices, UnitStatistics } from './unit.js';
 
 export type { ControlDone, MediumControl, ScsiLog, UnitStatistics } from './unit.js';
@@ -37,6 +37,8 @@ export interface ScsiTargetOptions {
   state: StateStore;
   /** Portal group tags by which the target can be reached; others are added as they appear. */
   portalGroupTags?: readonly number[];
+  /** Physical block size that READ CAPACITY reports; 4,096, the engine's own, if left out. */
+  physicalBlockBytes?: 512 | 4096;
   /** What START STOP UNIT with LOEJ may do. */
   control: MediumControl;
   /** Pace of SANITIZE OVERWRITE; 64 MiB/s if left out. */
@@ -91,6 +93,7 @@ export class ScsiTarget implements ScsiPort {
       {
         kind,
         medium,
+        physicalBlockBytes: options.physicalBlockBytes ?? PHYSICAL_BYTES,
         identity: identify(options.name, options.uuid, kind),
         modes: new ModePages(kind, options.state, options.log),
         services: this.services,

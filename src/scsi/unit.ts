@@ -95,6 +95,8 @@ export function emptyStatistics(): UnitStatistics {
 export interface LogicalUnitParts {
   kind: 'master' | 'slave';
   medium: Medium;
+  /** 512 or 4,096. */
+  physicalBlockBytes: number;
   identity: Identity;
   modes: ModePages;
   services: TargetServices;
@@ -104,6 +106,7 @@ export class LogicalUnit {
   readonly kind: 'master' | 'slave';
   readonly removable: boolean;
   readonly medium: Medium;
+  readonly physicalBlockBytes: number;
   readonly identity: Identity;
   readonly modes: ModePages;
   readonly services: TargetServices;
@@ -126,6 +129,7 @@ export class LogicalUnit {
     this.kind = parts.kind;
     this.removable = parts.kind === 'slave';
     this.medium = parts.medium;
+    this.physicalBlockBytes = parts.physicalBlockBytes;
     this.identity = parts.identity;
     this.modes = parts.modes;
     this.services = parts.services;

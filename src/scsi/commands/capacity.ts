@@ -16,8 +16,8 @@ export function readCapacity16(task: Task, { unit }: Path): void {
   const data = Buffer.alloc(32);
   putU64(data, 0, unit.blocks - 1);
   putU32(data, 8, BLOCK_BYTES);
-  // LBPPBE: 2^3 logical blocks per physical block.
-  data[13] = 0x03;
+  // LBPPBE: 2^n logical blocks per physical block.
+  data[13] = Math.log2(unit.physicalBlockBytes / BLOCK_BYTES);
   // LBPME, LBPRZ; lowest aligned LBA 0.
   data[14] = 0xc0;
   answer(task, data, getU32(task.cdb, 10));
