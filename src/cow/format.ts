@@ -54,8 +54,8 @@ export const ACTIVITY_ENTRY_BYTES = 12;
 const ACTIVITY_SLOT_BYTES_MAX = 64 * KIB;
 
 /** The records may hold 64 KiB in all; each costs its key and six bytes beside. */
-export const STATE_VALUE_BYTES_MAX = 64 * KIB;
-export const STATE_TWIN_BYTES = 72 * KIB;
+export const STATE_VALUE_BYTES_MAX = 256 * KIB;
+export const STATE_TWIN_BYTES = 264 * KIB;
 
 export interface Segment {
   readonly deviceOffset: number;

@@ -79,6 +79,10 @@ function specialChecks(task: Task, path: Path, command: Command | undefined): bo
     status(task, STATUS.RESERVATION_CONFLICT);
     return false;
   }
+  if (unit.atomics.replaying && command.needsMedium) {
+    fail(task, SENSE.BECOMING_READY);
+    return false;
+  }
   if (unit.sanitize.active && (command.needsMedium || command.opcode === 0x1b)) {
     fail(task, SENSE.SANITIZE_IN_PROGRESS, { progress: unit.sanitize.progress });
     return false;

@@ -77,6 +77,6 @@ export interface Medium {
 export interface StateStore {
   /** The record as last saved, or undefined. */
   load(key: string): Buffer | undefined;
-  /** Replaces the record (undefined deletes it). `done` gets an error if it is not durable. At most 64 KiB in all. */
+  /** Replaces the record (undefined deletes it). `done` gets an error if it is not durable. At most 256 KiB in all. */
   save(key: string, value: Buffer | undefined, done: (error?: Error) => void): void;
 }

@@ -22,6 +22,8 @@ export function opcodePage(): string {
     '- **Reservation**: while another initiator holds a persistent reservation the command is allowed `always`, allowed if',
     '  the reservation excludes only writing (`read`), or ends with RESERVATION CONFLICT (`write`). `6` marks commands that',
     "  are allowed in spite of another's RESERVE (6).",
+    "- **WRITE ATOMIC (16)**: one aligned block of 4 KiB is as atomic over a power cut as the device's own writes of 4 KiB.",
+    '  Up to 128 KiB are recorded in the partition first, which costs several synced writes, and are done again by a restart.',
     '',
     '| code | command | CDB | usage | medium | reservation | clause |',
     '| --- | --- | --- | --- | --- | --- | --- |',

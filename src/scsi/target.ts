@@ -85,6 +85,7 @@ export class ScsiTarget implements ScsiPort {
     };
     this.master = this.makeUnit('master', options.master, options);
     this.slave = this.makeUnit('slave', options.slave, options);
+    this.master.atomics.resume(this.master);
     this.master.sanitize.resume();
   }
 

@@ -1,6 +1,7 @@
 /**
  * A logical unit (the master or the slave) and the I_T_L nexuses, here called paths, by which initiators reach it.
  */
+import { AtomicLog } from './atomic-log.js';
 import type { CommandSet } from './command.js';
 import type { Holds } from './holds.js';
 import type { Medium, StateStore } from './medium.js';
@@ -114,6 +115,7 @@ export class LogicalUnit {
   readonly tasks: TaskSet;
   readonly reservations: Reservations;
   readonly sanitize: Sanitize;
+  readonly atomics: AtomicLog;
   readonly statistics = emptyStatistics();
   /** What LOG SELECT has cleared off the log pages. */
   readonly countedBefore = emptyStatistics();
@@ -133,6 +135,7 @@ export class LogicalUnit {
     this.identity = parts.identity;
     this.modes = parts.modes;
     this.services = parts.services;
+    this.atomics = new AtomicLog(this.medium, parts.services.state, parts.services.log);
     this.tasks = make.tasks(this);
     this.reservations = make.reservations(this);
     this.sanitize = make.sanitize(this);
@@ -182,6 +185,7 @@ export class Path {
       unit.reservations.active ||
       unit.tasks.ordering ||
       unit.sanitize.active ||
+      unit.atomics.replaying ||
       unit.services.ports.restricted(this.nexus.relativePort);
   }
 

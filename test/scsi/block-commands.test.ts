@@ -1,6 +1,6 @@
 import t from 'tap';
 import { MEDIUM } from '../../src/scsi/medium.js';
-import { bench, cdb10, cdb16 } from './support.js';
+import { bench, cdb10, cdb16, MemoryMedium, MemoryState } from './support.js';
 
 const pattern = (bytes: number, seed: number): Buffer =>
   Buffer.from(Array.from({ length: bytes }, (_, i) => (i * 7 + seed) & 255));
@@ -152,11 +152,56 @@ void t.test('ORWRITE and WRITE ATOMIC (SBC-5 §5.14, §5.48)', async (t) => {
     cdb.writeUInt16BE(blocks, 12);
     return cdb;
   };
-  t.equal((await run(nexus, 0, atomic(8, 16), Buffer.alloc(8192, 1))).status, 0);
+  t.equal((await run(nexus, 0, atomic(8, 8), Buffer.alloc(4096, 1))).status, 0);
   t.equal(master.bytes[8 * 512], 1);
+  t.equal((await run(nexus, 0, atomic(8, 264), Buffer.alloc(264 * 512, 1))).code, '05/24/00', 'too long');
   t.equal((await run(nexus, 0, atomic(4, 8), Buffer.alloc(4096))).code, '05/24/00', 'alignment');
   t.equal((await run(nexus, 0, atomic(8, 4), Buffer.alloc(2048))).code, '05/24/00', 'granularity');
 });
+
+void t.test(
+  'WRITE ATOMIC of several blocks: a restart completes what a power cut interrupted (SBC-5 §5.48)',
+  async (t) => {
+    const { login, run, start, master, state } = bench();
+    const nexus = login();
+    const cdb = cdb16(0x9c, 16, 0);
+    cdb.writeUInt16BE(16, 12);
+    t.equal((await run(nexus, 0, cdb, Buffer.alloc(8192, 1))).status, 0);
+    t.ok(master.bytes.subarray(8192, 16_384).equals(Buffer.alloc(8192, 1)));
+    t.notOk(state.records.has('scsi.atomic'), 'nothing that a restart would do over what is written later');
+
+    master.held = true;
+    const cut = start(nexus, 0, cdb, Buffer.alloc(8192, 2));
+    const second = start(nexus, 0, cdb, Buffer.alloc(8192, 3));
+    await new Promise(setImmediate);
+    await new Promise(setImmediate);
+    t.notOk(cut.ended || second.ended);
+    const left = new MemoryState();
+    for (const [key, value] of state.records) left.records.set(key, Buffer.from(value));
+    const torn = new MemoryMedium(master.capacityBytes);
+    torn.bytes.fill(2, 8192, 12_288);
+    torn.held = true;
+    const after = bench({ master: torn, state: left });
+    const again = after.login();
+    t.equal((await after.run(again, 0, [0, 0, 0, 0, 0, 0])).code, '02/04/01', 'not before it is whole');
+    torn.held = false;
+    torn.release();
+    await new Promise(setImmediate);
+    while (left.records.has('scsi.atomic')) await new Promise(setImmediate);
+    await new Promise(setImmediate);
+    t.equal((await after.run(again, 0, [0, 0, 0, 0, 0, 0])).status, 0);
+    t.ok(torn.bytes.subarray(8192, 16_384).equals(Buffer.alloc(8192, 2)));
+
+    master.held = false;
+    master.release();
+    t.equal((await cut.whenEnded()).status, 0);
+    t.equal((await second.whenEnded()).status, 0);
+    t.equal(master.bytes[8192], 3, 'one after the other');
+    state.fails = true;
+    t.equal((await run(nexus, 0, cdb, Buffer.alloc(8192, 4))).code, '04/3e/01', 'not begun unrecorded');
+    t.equal(master.bytes[8192], 3);
+  },
+);
 
 void t.test('WRITE SAME fills, unmaps zeros, and insists on one block of data (SBC-5 §5.55)', async (t) => {
   const { login, run, master } = bench();
