@@ -22,6 +22,9 @@ import {
 import type { Request, Response } from './protocol.js';
 import { isRefusal } from './refusals.js';
 
+/** Time for a client to take the last word and go. */
+const PART_MS = 1000;
+
 /** Executes a request; what it throws is told to the client. */
 export type Handler = (request: Request) => Promise<unknown>;
 
@@ -47,7 +50,7 @@ export class AdminServer {
     const server = createServer((socket) => {
       if (sockets.size >= CONNECTIONS_MAX) {
         socket.on('error', () => socket.destroy());
-        socket.end(failure(new OperationalError('BUSY', 'too many control connections; try again')));
+        part(socket, failure(new OperationalError('BUSY', 'too many control connections; try again')));
         return;
       }
       sockets.add(socket);
@@ -140,12 +143,21 @@ function failure(error: unknown): string {
   return formatResponse({ error: { code, message, refused: isRefusal(error) } });
 }
 
+/** Says a last word. What still comes is read and dropped, since closing on unread bytes would lose that word. */
+function part(socket: Socket, lastWord: string): void {
+  socket.removeAllListeners('data');
+  socket.resume();
+  socket.end(lastWord);
+  const timer = setTimeout(() => socket.destroy(), PART_MS);
+  socket.once('close', () => clearTimeout(timer));
+}
+
 function serveClient(socket: Socket, handler: Handler, log: Log): void {
   let text = '';
   let busy = false;
   socket.setEncoding('utf8');
   socket.setTimeout(IDLE_MS, () => {
-    if (!busy) socket.end(failure(new OperationalError('TIMEOUT', 'no request came')));
+    if (!busy) part(socket, failure(new OperationalError('TIMEOUT', 'no request came')));
   });
   // A client that goes away takes nothing with it: what it asked for is still done.
   socket.on('error', (error) => log.debug({ err: error }, 'a control connection broke'));
@@ -168,7 +180,7 @@ function serveClient(socket: Socket, handler: Handler, log: Log): void {
     busy = false;
     if (socket.destroyed) return;
     if (!keep) {
-      socket.end(answer);
+      part(socket, answer);
       return;
     }
     socket.write(answer);
@@ -177,8 +189,7 @@ function serveClient(socket: Socket, handler: Handler, log: Log): void {
   };
   const refuse = (error: OperationalError): void => {
     text = '';
-    socket.pause();
-    socket.end(failure(error));
+    part(socket, failure(error));
   };
   const proceed = (): void => {
     next().catch((error: unknown) => {
