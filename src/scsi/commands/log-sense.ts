@@ -1,5 +1,5 @@
 /** LOG SENSE and LOG SELECT (SPC-6 §6.8, §6.7, §7.3; SBC-5 §6.4): counters of the unit, as they are. */
-import { getU16, putU16, putU64 } from '../bytes.js';
+import { getU16, putU16, putU32, putU64 } from '../bytes.js';
 import { answer, failField, good } from '../respond.js';
 import type { Task } from '../task.js';
 import { BLOCK_BYTES } from '../unit.js';
@@ -39,8 +39,10 @@ const PAGES: readonly { page: number; subpage: number; name: string; parameters:
     name: 'Verify Error Counters',
     parameters: (unit) => errorCounters(since(unit, 'verifyBytes'), 0),
   },
+  { page: 0x0c, subpage: 0, name: 'Logical Block Provisioning', parameters: provisioningResources },
   { page: 0x0d, subpage: 0, name: 'Temperature', parameters: temperature },
   { page: 0x10, subpage: 0, name: 'Self-Test Results', parameters: selfTests },
+  { page: 0x15, subpage: 0, name: 'Background Scan Results', parameters: backgroundScan },
   { page: 0x19, subpage: 0, name: 'General Statistics and Performance', parameters: generalStatistics },
   { page: 0x2f, subpage: 0, name: 'Informational Exceptions', parameters: informationalExceptions },
 ];
@@ -114,6 +116,16 @@ function errorCounters(bytes: number, errors: number): Buffer {
   return Buffer.concat([parameter(0x0005, COUNTER, u64(bytes)), parameter(0x0006, COUNTER, u64(errors))]);
 }
 
+/**
+ * SBC-5 §6.4.5, parameter 0003h, available provisioning resource percentage: always all, since every logical block has its
+ * two places on the partition whether it is mapped or not, so nothing can run out.
+ */
+function provisioningResources(): Buffer {
+  const value = Buffer.alloc(4);
+  putU16(value, 0, 100);
+  return parameter(0x0003, BINARY_LIST, value);
+}
+
 /** FFh: no sensor. */
 function temperature(): Buffer {
   return Buffer.concat([
@@ -129,14 +141,25 @@ function selfTests(): Buffer {
   );
 }
 
-/** SPC-6 §7.3.11: commands and blocks moved, as counted; times are not kept. */
+/** SBC-5 §6.4.2: no scans are made here, since the device below does its own; only the time that the target is up. */
+function backgroundScan(): Buffer {
+  const value = Buffer.alloc(12);
+  putU32(value, 0, Math.floor(performance.now() / 60_000));
+  return parameter(0x0000, BINARY_LIST, value);
+}
+
+/** SPC-6 §7.3.11: commands and blocks moved, as counted. Times are not kept: idle time 0, intervals of length 0. */
 function generalStatistics(unit: LogicalUnit): Buffer {
   const value = Buffer.alloc(64);
   putU64(value, 0, since(unit, 'readOps'));
   putU64(value, 8, since(unit, 'writeOps'));
   putU64(value, 16, Math.floor(since(unit, 'writeBytes') / BLOCK_BYTES));
   putU64(value, 24, Math.floor(since(unit, 'readBytes') / BLOCK_BYTES));
-  return parameter(0x0001, BINARY_LIST, value);
+  return Buffer.concat([
+    parameter(0x0001, BINARY_LIST, value),
+    parameter(0x0002, BINARY_LIST, Buffer.alloc(8)),
+    parameter(0x0003, BINARY_LIST, Buffer.alloc(8)),
+  ]);
 }
 
 /** SPC-6 §7.3.12: nothing predicted; no temperature. */
