@@ -83,6 +83,8 @@ export class Session {
   isid: Buffer = isid(1);
   blockBytes = 512;
   #itt = 100;
+  /** PDUs of tasks that `finish` was not asked for yet. */
+  readonly #aside = new Map<number, Pdu[]>();
 
   static async connect(target: Target): Promise<Session> {
     const session = new Session(await Connection.open(target.host, target.port), target.lun);
@@ -284,10 +286,14 @@ export class Session {
     };
     let received = 0;
     for (;;) {
-      const pdu = await this.next();
+      const pdu = this.#aside.get(itt)?.shift() ?? (await this.next());
       if (pdu === undefined) throw new Error('the target closed during a command');
       if (pdu.opcode === OP.REJECT) throw new Error(`the target rejected a PDU: reason ${pdu.response}`);
-      if (pdu.itt !== itt) continue;
+      if (pdu.itt !== itt) {
+        // Tasks may end in any order: what belongs to another one is kept for its own call.
+        this.#aside.set(pdu.itt, [...(this.#aside.get(pdu.itt) ?? []), pdu]);
+        continue;
+      }
       outcome.pdus.push(pdu);
       if (pdu.opcode === OP.R2T) {
         outcome.r2ts.push(pdu);

@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
+import { startCldd } from './cldd.js';
 import { isid } from './pdu.js';
 import type { Session } from './session.js';
 import { startTgtd } from './tgtd.js';
@@ -13,7 +14,7 @@ import { startTgtd } from './tgtd.js';
 /** What a theme asks of its target. */
 export interface Profile {
   /** CHAP user that initiators have to present; absent: no authentication. */
-  chap?: { name: string; secret: string; mutualName?: string; mutualSecret?: string };
+  chap?: { name: string; secret: string; mutualName: string; mutualSecret: string };
   /** Time to finish a login, if the theme tests it. */
   loginTimeoutMs?: number;
   /** Idle time before the target pings, and time to answer. */
@@ -49,7 +50,8 @@ export async function startTarget(profile: Profile = {}): Promise<Target> {
 }
 
 function start(wanted: string, profile: Profile): Promise<Started> {
-  if (wanted === 'tgtd') return startTgtd(profile);
+  if (wanted === 'cldd') return startCldd(profile);
+  if (wanted === 'tgtd') return startTgtd();
   if (wanted.startsWith('exec:')) return launch(wanted.slice('exec:'.length), profile);
   const { host, port, iqn } = address(wanted);
   return Promise.resolve({ host, port, iqn, lun: 0, profile: {}, stop: () => Promise.resolve() });

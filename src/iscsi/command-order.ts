@@ -7,6 +7,8 @@ import type { Pdu } from './pdu.js';
 import { serialAdd, serialDistance } from './serial.js';
 import type { Session } from './session.js';
 
+const HEADER_BYTES = 48;
+
 export class CommandOrder {
   readonly #session: Session;
   /** Counts the bytes of waiting PDUs; negative gives them back. */
@@ -39,9 +41,7 @@ export class CommandOrder {
     const copy = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.dataAt + pdu.dataBytes));
     this.#pin(copy.length);
     this.#early.set(cmdSN, {
-      buffer: copy,
-      view: new DataView(copy.buffer, copy.byteOffset, copy.length),
-      at: 0,
+      ...pduOf(copy),
       ahsAt: pdu.ahsAt - pdu.at,
       ahsBytes: pdu.ahsBytes,
       dataAt: pdu.dataAt - pdu.at,
@@ -61,22 +61,36 @@ export class CommandOrder {
   }
 
   /**
-   * An ABORT TASK names a command that isn't in flight (§11.6.1). True if its CmdSN shows that it has not been
-   * delivered yet: if it waits here, it keeps its place in the order but loses its effect.
+   * An ABORT TASK, itself of `cmdSN`, names a command that isn't in flight (§11.6.1). True if its CmdSN shows that it
+   * has not been delivered yet: it then counts as received, and keeps its place in the order without any effect,
+   * whether it waits here or has yet to come.
    */
-  abort(refCmdSN: number): boolean {
+  abort(refCmdSN: number, cmdSN: number): boolean {
     const pdu = this.#early.get(refCmdSN);
-    if (pdu !== undefined) {
-      // A NOP-Out without a task tag is answered by nothing.
-      pdu.buffer[pdu.at] = (pdu.buffer[pdu.at] & ~OPCODE_MASK) | REQUEST.NOP_OUT;
-      pdu.view.setUint32(pdu.at + 16, TAG_NONE);
-      return true;
-    }
-    return serialDistance(refCmdSN, this.#session.expCmdSN) >= 0 && this.#session.inWindow(refCmdSN);
+    if (pdu === undefined) {
+      const session = this.#session;
+      const undelivered = serialDistance(refCmdSN, session.expCmdSN) >= 0 && session.inWindow(refCmdSN);
+      if (!undelivered || serialDistance(refCmdSN, cmdSN) >= 0) return false;
+      const header = Buffer.alloc(HEADER_BYTES);
+      this.#keep(refCmdSN, silent(pduOf(header)));
+    } else silent(pdu);
+    return true;
   }
 
   clear(): void {
     for (const pdu of this.#early.values()) this.#pin(-pdu.buffer.length);
     this.#early.clear();
   }
+}
+
+/** Turns a PDU into a NOP-Out without a task tag, which is answered by nothing. */
+function silent(pdu: Pdu): Pdu {
+  pdu.buffer[pdu.at] = (pdu.buffer[pdu.at] & ~OPCODE_MASK) | REQUEST.NOP_OUT;
+  pdu.view.setUint32(pdu.at + 16, TAG_NONE);
+  return pdu;
+}
+
+function pduOf(buffer: Buffer): Pdu {
+  const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+  return { buffer, view, at: 0, ahsAt: HEADER_BYTES, ahsBytes: 0, dataAt: HEADER_BYTES, dataBytes: 0 };
 }

@@ -55,6 +55,8 @@ const pool: IscsiTask[] = [];
 const POOL_MAX = 1024;
 /** Immediate commands that may be in flight beside the window (§4.2.2.1 asks for some). */
 const IMMEDIATE_MAX = 64;
+/** From this iSCSIProtocolLevel on, RFC 7144's task management functions may be used (RFC 7144 §7.1.1). */
+const PROTOCOL_LEVEL_RFC7144 = 2;
 
 export class FullFeature implements TaskHost {
   readonly #owner: FullFeatureOwner;
@@ -292,6 +294,13 @@ export class FullFeature implements TaskHost {
     const functionCode = pdu.buffer[at + 1] & 0x7f;
     const itt = view.getUint32(at + 16);
     const referenced = view.getUint32(at + 20);
+    if (
+      functionCode > TASK_MANAGEMENT.TASK_REASSIGN &&
+      this.parameters.protocolLevel < PROTOCOL_LEVEL_RFC7144
+    ) {
+      this.#managed(itt, TASK_MANAGEMENT_RESPONSE.NOT_SUPPORTED, 0);
+      return;
+    }
     const needsTask =
       functionCode === TASK_MANAGEMENT.ABORT_TASK || functionCode === TASK_MANAGEMENT.QUERY_TASK;
     const task = needsTask ? session.tasks.get(referenced) : undefined;
@@ -306,11 +315,8 @@ export class FullFeature implements TaskHost {
         this.#managed(itt, FUNCTION_COMPLETE, 0);
       } else {
         const { TASK_DOES_NOT_EXIST } = TASK_MANAGEMENT_RESPONSE;
-        this.#managed(
-          itt,
-          this.#order.abort(view.getUint32(at + 32)) ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST,
-          0,
-        );
+        const counts = this.#order.abort(view.getUint32(at + 32), view.getUint32(at + 24));
+        this.#managed(itt, counts ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST, 0);
       }
       return;
     }

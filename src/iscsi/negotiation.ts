@@ -112,6 +112,7 @@ export class Negotiation {
 
   #declare(rule: KeyRule, value: string): string | undefined {
     if (rule.kind === 'text') {
+      if (Buffer.byteLength(value) > TEXT_BYTES_MAX) return 'Reject';
       this.#values.set(rule.name, value);
       return undefined;
     }
@@ -173,6 +174,8 @@ export class Negotiation {
   }
 }
 
+/** Longest value of a key that doesn't say otherwise (§6.1). */
+const TEXT_BYTES_MAX = 255;
 /** Distinct keys that one negotiation may name; far more than the standard has, far less than would hurt. */
 const SEEN_MAX = 128;
 

@@ -1,0 +1,373 @@
+/** CHAP, one-way and mutual (RFC 7143 §9.2.1, §12.1.3). */
+import { createHash } from 'node:crypto';
+import { valuesOf } from './keys.js';
+import { isOneOf, LOGIN_STATUS, namesFor } from './login.js';
+import { OP, STAGE, type LoginFields } from './pdu.js';
+import type { Requirement, Tap } from './requirement.js';
+import { INITIATOR_NAME, only, Session, type LoginAnswer } from './session.js';
+import type { Target } from './target.js';
+
+/** Numbers of the algorithms in the registry of IANA, and the length of their results. */
+const ALGORITHMS = [
+  ['5', 'md5', 16],
+  ['6', 'sha1', 20],
+  ['7', 'sha256', 32],
+  ['8', 'sha3-256', 32],
+] as const;
+
+type Hash = (typeof ALGORITHMS)[number][1];
+
+const respond = (hash: Hash, identifier: number, secret: string, challenge: Buffer): Buffer =>
+  createHash(hash)
+    .update(Buffer.from([identifier]))
+    .update(secret)
+    .update(challenge)
+    .digest();
+
+const hex = (bytes: Buffer): string => `0x${bytes.toString('hex')}`;
+const base64 = (bytes: Buffer): string => `0b${bytes.toString('base64')}`;
+
+function binary(value: string): Buffer {
+  if (/^0x/i.test(value)) return Buffer.from(value.slice(2).padStart((value.length - 1) & ~1, '0'), 'hex');
+  if (/^0b/i.test(value)) return Buffer.from(value.slice(2), 'base64');
+  throw new Error(`not a binary value: ${value}`);
+}
+
+const SECURITY: LoginFields = { transit: false, csg: STAGE.SECURITY };
+const ONWARD: LoginFields = { transit: true, csg: STAGE.SECURITY, nsg: STAGE.FULL_FEATURE };
+
+interface Challenge {
+  session: Session;
+  fields: LoginFields;
+  identifier: number;
+  challenge: Buffer;
+  algorithm: string;
+}
+
+/** To the point where the target has sent its challenge. */
+async function challenged(target: Target, algorithms = '5'): Promise<Challenge> {
+  const session = await Session.connect(target);
+  const fields = { ...SECURITY, isid: target.freshIsid() };
+  const method = await session.loginStep(fields, { ...namesFor(target), AuthMethod: 'CHAP' });
+  if (only(method, 'AuthMethod') !== 'CHAP') throw new Error('the target does not choose CHAP');
+  const answer = await session.loginStep(fields, { CHAP_A: algorithms });
+  return {
+    session,
+    fields,
+    algorithm: only(answer, 'CHAP_A'),
+    identifier: Number(only(answer, 'CHAP_I')),
+    challenge: binary(only(answer, 'CHAP_C')),
+  };
+}
+
+const user = (target: Target): { name: string; secret: string; mutualName: string; mutualSecret: string } => {
+  if (target.profile.chap === undefined) throw new Error('no CHAP user');
+  return target.profile.chap;
+};
+
+async function finish(state: Challenge, keys: Record<string, string>): Promise<LoginAnswer> {
+  return state.session.loginStep({ ...state.fields, ...ONWARD, ...isidOf(state) }, keys);
+}
+
+const isidOf = ({ fields }: Challenge): { isid: Buffer } => ({ isid: fields.isid ?? Buffer.alloc(6) });
+
+const needs = (target: Target): boolean => target.profile.chap !== undefined;
+
+async function fails(t: Tap, state: Challenge, answer: LoginAnswer): Promise<void> {
+  isOneOf(
+    t,
+    answer.pdu.loginStatus,
+    [LOGIN_STATUS.AUTHENTICATION_FAILURE, LOGIN_STATUS.INITIATOR_ERROR],
+    'status',
+  );
+  t.same(await state.session.connection.untilClosed(), [], 'closed');
+}
+
+/** The right proof, in a given form. */
+const proof = (target: Target, state: Challenge, encoding = hex): Record<string, string> => {
+  const algorithm = ALGORITHMS.find(([number]) => number === state.algorithm);
+  if (algorithm === undefined) throw new Error(`unknown algorithm ${state.algorithm}`);
+  const { name, secret } = user(target);
+  return { CHAP_N: name, CHAP_R: encoding(respond(algorithm[1], state.identifier, secret, state.challenge)) };
+};
+
+export const chap: readonly Requirement[] = (
+  [
+    {
+      id: 'CHAP-01',
+      clause: 'RFC 7143 §6.3.2, §12.1',
+      level: 'MUST',
+      text: 'a login that offers no authentication is refused with 0201h',
+      async run(t, target) {
+        for (const [csg, keys] of [
+          [STAGE.OPERATIONAL, {}],
+          [STAGE.SECURITY, { AuthMethod: 'None' }],
+          [STAGE.SECURITY, {}],
+        ] as const) {
+          const session = await Session.connect(target);
+          const { pdu } = await session.loginStep(
+            { transit: true, csg, nsg: STAGE.FULL_FEATURE, isid: target.freshIsid() },
+            { ...namesFor(target), ...keys },
+          );
+          if (pdu.loginStatus === 0) t.notOk(pdu.final, 'no way into the full feature phase');
+          else isOneOf(t, pdu.loginStatus, [LOGIN_STATUS.AUTHENTICATION_FAILURE], 'status');
+        }
+      },
+    },
+    ...ALGORITHMS.flatMap(([number, hash, length], index): Requirement[] => [
+      {
+        id: `CHAP-0${2 + index}`,
+        clause: 'RFC 7143 §12.1.3',
+        level: number === '5' ? 'MUST' : 'MAY',
+        text: `one-way CHAP with algorithm ${number} (${hash}) lets the user in, answers in hexadecimal and base64 alike`,
+        async run(t, target) {
+          for (const encoding of [hex, base64]) {
+            const state = await challenged(target, number);
+            t.equal(state.algorithm, number);
+            t.ok(state.challenge.length >= length, `challenge of ${state.challenge.length} bytes`);
+            const answer = await finish(state, proof(target, state, encoding));
+            t.equal(answer.pdu.loginStatus, 0);
+            t.ok(answer.pdu.final);
+          }
+        },
+      },
+    ]),
+    {
+      id: 'CHAP-06',
+      clause: 'RFC 7143 §12.1.3',
+      level: 'MUST',
+      text: 'a wrong response is refused with 0201h and the connection closed',
+      async run(t, target) {
+        const state = await challenged(target);
+        const answer = await finish(state, {
+          CHAP_N: user(target).name,
+          CHAP_R: hex(Buffer.alloc(16, 1)),
+        });
+        t.equal(answer.pdu.loginStatus, LOGIN_STATUS.AUTHENTICATION_FAILURE);
+        await state.session.connection.untilClosed();
+      },
+    },
+    {
+      id: 'CHAP-07',
+      clause: 'RFC 7143 §12.1.3',
+      level: 'MUST',
+      text: 'an unknown user is refused like a wrong secret',
+      async run(t, target) {
+        const state = await challenged(target);
+        const answer = await finish(state, { ...proof(target, state), CHAP_N: 'nobody' });
+        t.equal(answer.pdu.loginStatus, LOGIN_STATUS.AUTHENTICATION_FAILURE);
+      },
+    },
+    {
+      id: 'CHAP-08',
+      clause: 'RFC 7143 §12.1.3, RFC 1994 §4.1',
+      level: 'MUST',
+      text: 'challenges and identifiers are not repeated',
+      async run(t, target) {
+        const seen = new Set<string>();
+        for (let n = 0; n < 20; n++) {
+          const { session, challenge } = await challenged(target);
+          seen.add(challenge.toString('hex'));
+          session.connection.destroy();
+        }
+        t.equal(seen.size, 20);
+      },
+    },
+    {
+      id: 'CHAP-09',
+      clause: 'RFC 7143 §12.1.3',
+      level: 'MUST',
+      text: 'the target proves itself when asked to (mutual CHAP), with every algorithm',
+      async run(t, target) {
+        for (const [number, hash] of ALGORITHMS) {
+          const state = await challenged(target, number);
+          const mine = Buffer.from('a challenge of the initiator 123');
+          const answer = await finish(state, {
+            ...proof(target, state),
+            CHAP_I: '77',
+            CHAP_C: base64(mine),
+          });
+          t.equal(answer.pdu.loginStatus, 0);
+          t.equal(only(answer, 'CHAP_N'), user(target).mutualName);
+          t.same(binary(only(answer, 'CHAP_R')), respond(hash, 77, user(target).mutualSecret, mine));
+        }
+      },
+    },
+    {
+      id: 'CHAP-10',
+      clause: 'RFC 7143 §9.2.1, §12.1.3',
+      level: 'MUST',
+      text: 'the target’s own challenge sent back to it is refused (reflection)',
+      async run(t, target) {
+        const state = await challenged(target);
+        const answer = await finish(state, {
+          ...proof(target, state),
+          CHAP_I: String(state.identifier),
+          CHAP_C: hex(state.challenge),
+        });
+        t.same(valuesOf(answer.keys, 'CHAP_R'), []);
+        await fails(t, state, answer);
+      },
+    },
+    {
+      id: 'CHAP-11',
+      clause: 'RFC 7143 §12.1.3',
+      level: 'MUST',
+      text: 'the first algorithm of the offer that the target supports is chosen; none: the login fails',
+      async run(t, target) {
+        t.equal((await challenged(target, '99,5')).algorithm, '5');
+        t.equal((await challenged(target, '7,5')).algorithm, '7');
+        const session = await Session.connect(target);
+        const fields = { ...SECURITY, isid: target.freshIsid() };
+        await session.loginStep(fields, { ...namesFor(target), AuthMethod: 'CHAP' });
+        const answer = await session.loginStep(fields, { CHAP_A: '98,99' });
+        t.equal(answer.pdu.loginStatus >> 8, 2, 'initiator error');
+      },
+    },
+    {
+      id: 'CHAP-12',
+      clause: 'RFC 7143 §12.1.3, §7.12',
+      level: 'MUST',
+      text: 'steps out of order are refused: response before challenge, response without name, and twice',
+      async run(t, target) {
+        for (const keys of [
+          { CHAP_N: user(target).name, CHAP_R: hex(Buffer.alloc(16)) },
+          { CHAP_I: '1', CHAP_C: hex(Buffer.alloc(16, 3)) },
+          { CHAP_A: 'five' },
+          { CHAP_A: '' },
+        ]) {
+          const session = await Session.connect(target);
+          const fields = { ...SECURITY, isid: target.freshIsid() };
+          await session.loginStep(fields, { ...namesFor(target), AuthMethod: 'CHAP' });
+          session.sendLogin({ ...fields, ...ONWARD, isid: fields.isid }, keys);
+          const pdu = await session.connection.receive();
+          t.ok(pdu === undefined || pdu.loginStatus >> 8 === 2 || !pdu.final, JSON.stringify(keys));
+          t.notOk(pdu?.loginStatus === 0 && pdu.final);
+        }
+        const state = await challenged(target);
+        await fails(t, state, await finish(state, { CHAP_R: proof(target, state)['CHAP_R'] ?? '' }));
+      },
+    },
+    {
+      id: 'CHAP-13',
+      clause: 'RFC 7143 §6.1, §12.1.3',
+      level: 'MUST',
+      text: 'values out of bounds are refused: CHAP_R of 1,000 bytes, odd, empty or no binary value',
+      async run(t, target) {
+        for (const value of [
+          hex(Buffer.alloc(1000, 1)),
+          base64(Buffer.alloc(2000, 1)),
+          '0x',
+          '0b',
+          '0b====',
+          '0xzz',
+          'abc',
+          '',
+          `0b${'A'.repeat(7000)}`,
+          hex(Buffer.alloc(15)),
+          hex(Buffer.alloc(17)),
+        ]) {
+          const state = await challenged(target);
+          await fails(t, state, await finish(state, { CHAP_N: user(target).name, CHAP_R: value }));
+        }
+      },
+    },
+    {
+      id: 'CHAP-14',
+      clause: 'RFC 7143 §12.1.3',
+      level: 'MUST',
+      text: 'challenges of up to 1,024 bytes are answered, longer ones refused, an identifier over 255 refused',
+      async run(t, target) {
+        const mine = Buffer.alloc(1024, 0x77);
+        const state = await challenged(target);
+        const answer = await finish(state, {
+          ...proof(target, state),
+          CHAP_I: '0',
+          CHAP_C: hex(mine),
+        });
+        t.equal(answer.pdu.loginStatus, 0);
+        t.same(binary(only(answer, 'CHAP_R')), respond('md5', 0, user(target).mutualSecret, mine));
+        for (const [identifier, challenge] of [
+          ['1', hex(Buffer.alloc(1025, 0x77))],
+          ['256', hex(Buffer.alloc(16, 0x77))],
+          ['-1', hex(Buffer.alloc(16, 0x77))],
+          ['1', '0x'],
+        ] as const) {
+          const other = await challenged(target);
+          const keys = { ...proof(target, other), CHAP_I: identifier, CHAP_C: challenge };
+          await fails(t, other, await finish(other, keys));
+        }
+      },
+    },
+    {
+      id: 'CHAP-15',
+      clause: 'RFC 7143 §12.1.3',
+      level: 'MUST',
+      text: 'the response to one challenge is worth nothing for another (replay)',
+      async run(t, target) {
+        const one = await challenged(target);
+        const two = await challenged(target);
+        await fails(t, two, await finish(two, proof(target, one)));
+      },
+    },
+    {
+      id: 'CHAP-16',
+      clause: 'RFC 7143 §6.3.2',
+      level: 'MUST',
+      text: 'leaving the security stage before authentication is over is refused',
+      async run(t, target) {
+        for (const nsg of [STAGE.OPERATIONAL, STAGE.FULL_FEATURE]) {
+          const state = await challenged(target);
+          state.session.sendLogin({ ...state.fields, transit: true, nsg });
+          const pdu = await state.session.connection.receive();
+          t.ok(pdu === undefined || pdu.loginStatus !== 0 || !pdu.final, `to stage ${nsg}`);
+        }
+        const state = await challenged(target);
+        state.session.sendLogin({
+          ...state.fields,
+          transit: true,
+          csg: STAGE.OPERATIONAL,
+          nsg: STAGE.FULL_FEATURE,
+        });
+        const pdu = await state.session.connection.receive();
+        t.ok(pdu === undefined || pdu.loginStatus !== 0, 'operational stage');
+      },
+    },
+    {
+      id: 'CHAP-17',
+      clause: 'RFC 7143 §6.3.5, §9.2',
+      level: 'MUST',
+      text: 'nobody ends a session by a login with its ISID before having authenticated',
+      async run(t, target) {
+        const state = await challenged(target);
+        const answer = await finish(state, proof(target, state));
+        t.equal(answer.pdu.loginStatus, 0);
+        const intruder = await Session.connect(target);
+        intruder.sendLogin(
+          { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, ...isidOf(state) },
+          namesFor(target),
+        );
+        await intruder.connection.untilClosed();
+        t.same(await state.session.fence(), [], 'the session lives on');
+      },
+    },
+    {
+      id: 'CHAP-18',
+      clause: 'RFC 7143 §12.1.3, §11.12.10',
+      level: 'ROBUST',
+      text: 'a CHAP name of 255 bytes or with conversion specifiers is refused, never trusted',
+      async run(t, target) {
+        for (const name of ['%s%n%x'.repeat(20), 'x'.repeat(4000), '\u0007', '']) {
+          const state = await challenged(target);
+          state.session.sendLogin(
+            { ...state.fields, ...ONWARD, ...isidOf(state) },
+            { ...proof(target, state), CHAP_N: name },
+          );
+          const pdu = await state.session.connection.receive();
+          t.ok(pdu === undefined || (pdu.opcode === OP.LOGIN_RESPONSE && pdu.loginStatus >> 8 === 2));
+        }
+        t.ok(INITIATOR_NAME);
+      },
+    },
+  ] satisfies Requirement[]
+).map((requirement) => ({ ...requirement, needs }));

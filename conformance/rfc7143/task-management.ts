@@ -1,0 +1,471 @@
+/** Task management (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144). */
+import { dataOut, OP, taskManagement as managementRequest, type Pdu } from './pdu.js';
+import type { Requirement, Tap } from './requirement.js';
+import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
+import { Session } from './session.js';
+import type { Target } from './target.js';
+import { pattern } from './write.js';
+
+const ABORT_TASK = 1;
+const ABORT_TASK_SET = 2;
+const CLEAR_ACA = 3;
+const CLEAR_TASK_SET = 4;
+const LOGICAL_UNIT_RESET = 5;
+const TARGET_WARM_RESET = 6;
+const TARGET_COLD_RESET = 7;
+const TASK_REASSIGN = 8;
+const QUERY_TASK = 9;
+const QUERY_TASK_SET = 10;
+const I_T_NEXUS_RESET = 11;
+const QUERY_ASYNCHRONOUS_EVENT = 12;
+
+/** Responses (RFC 7143 §11.6.1, RFC 7144). */
+const COMPLETE = 0;
+const NO_TASK = 1;
+const NO_LUN = 2;
+const NO_REASSIGNMENT = 4;
+const NOT_SUPPORTED = 5;
+const NOT_AUTHORIZED = 6;
+const SUCCEEDED = 7;
+const REJECTED = 255;
+
+const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
+const LEVEL_2 = { ...SOLICITED, iSCSIProtocolLevel: '2' } as const;
+
+interface Waiting {
+  itt: number;
+  r2t: Pdu;
+  data: Buffer;
+  lba: number;
+}
+
+/** A write that waits for the data it has asked for. */
+async function waitingWrite(session: Session, lba: number): Promise<Waiting> {
+  const data = Buffer.alloc(session.blockBytes, 0xcc);
+  const itt = session.sendCommand({ cdb: write10(lba, 1), write: data });
+  return { itt, r2t: await session.expect(OP.R2T), data, lba };
+}
+
+/** Late data of an aborted task, which the target has to swallow. */
+function sendLate(session: Session, { itt, r2t, data }: Waiting): void {
+  const { expStatSN, lun } = session;
+  session.connection.send(
+    dataOut({ itt, ttt: r2t.ttt, lun, expStatSN, dataSN: 0, offset: 0, data, final: true }),
+  );
+}
+
+async function prepared(
+  target: Target,
+  lba: number,
+  keys: Record<string, string> = SOLICITED,
+): Promise<{ session: Session; before: Buffer }> {
+  const session = await Session.login(target, { keys });
+  const before = pattern(session.blockBytes * 4, 70);
+  await session.execute({ cdb: write10(lba, 4), write: before });
+  return { session, before };
+}
+
+async function holds(t: Tap, session: Session, lba: number, data: Buffer, why: string): Promise<void> {
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const outcome = await session.execute({
+      cdb: read10(lba, data.length / session.blockBytes),
+      read: data.length,
+    });
+    if (outcome.status === STATUS.CHECK_CONDITION && senseTriple(outcome.sense).startsWith('06')) continue;
+    t.ok(outcome.data.equals(data), why);
+    return;
+  }
+  t.fail('unit attention without end');
+}
+
+/** The response to a task management request; other PDUs before it are returned beside. */
+async function responseTo(session: Session, itt: number): Promise<{ pdu: Pdu; before: Pdu[] }> {
+  const before: Pdu[] = [];
+  for (;;) {
+    const pdu = await session.next();
+    if (pdu === undefined) throw new Error('closed instead of a task management response');
+    if (pdu.opcode === OP.TASK_MANAGEMENT_RESPONSE && pdu.itt === itt) return { pdu, before };
+    if (pdu.opcode === OP.REJECT) throw new Error(`rejected: ${pdu.response}`);
+    before.push(pdu);
+  }
+}
+
+const multiTask = (id: string, fn: number, name: string): Requirement => ({
+  id,
+  clause: 'RFC 7143 §4.2.3.3, §11.5.1',
+  level: 'MUST',
+  text: `${name} ends all writes that wait for data, after the data that was asked for came in; nothing follows the response`,
+  async run(t, target) {
+    const { session, before } = await prepared(target, 900);
+    const tasks = [await waitingWrite(session, 900), await waitingWrite(session, 901)];
+    const itt = session.sendManage(fn);
+    // Standard semantics: the initiator goes on answering the R2Ts that it has.
+    for (const task of tasks) sendLate(session, task);
+    const { pdu } = await responseTo(session, itt);
+    t.equal(pdu.response, COMPLETE);
+    t.same(await session.fence(), [], 'no data or status of the tasks follows');
+    await holds(t, session, 900, before, 'nothing was written');
+  },
+});
+
+export const taskManagement: readonly Requirement[] = [
+  {
+    id: 'TMF-01',
+    clause: 'RFC 7143 §11.5.1, §11.6.1',
+    level: 'MUST',
+    text: 'ABORT TASK ends a write that waits for data; its late data is swallowed and not written',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900);
+      const task = await waitingWrite(session, 900);
+      t.equal((await session.manage(ABORT_TASK, { referencedTag: task.itt })).response, COMPLETE);
+      sendLate(session, task);
+      t.same(await session.fence(), [], 'no response of the task');
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-02',
+    clause: 'RFC 7143 §11.5.1, §11.6.1',
+    level: 'MUST',
+    text: 'ABORT TASK of a task that ended, with RefCmdSN outside of the window, gives Task does not exist',
+    async run(t, target) {
+      const session = await Session.login(target);
+      await session.execute({ cdb: testUnitReady() });
+      const refCmdSN = session.cmdSN - 1;
+      t.equal((await session.manage(ABORT_TASK, { referencedTag: 0xdead, refCmdSN })).response, NO_TASK);
+    },
+  },
+  {
+    id: 'TMF-03',
+    clause: 'RFC 7143 §11.5.1, §11.5.5',
+    level: 'MUST',
+    text: 'ABORT TASK of a command that has not arrived counts it as received: Function complete, and no wait for it',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const lost = session.takeCmdSN();
+      t.equal(
+        (await session.manage(ABORT_TASK, { referencedTag: 0xbeef, refCmdSN: lost })).response,
+        COMPLETE,
+      );
+      t.equal(
+        (await session.execute({ cdb: testUnitReady() })).status,
+        STATUS.GOOD,
+        'the next command does not wait',
+      );
+      session.sendCommand({ cdb: testUnitReady(), cmdSN: lost, itt: 0xbeef });
+      t.same(await session.fence(), [], 'the late command is ignored');
+    },
+  },
+  {
+    id: 'TMF-04',
+    clause: 'RFC 7143 §11.5.3, §11.5.4',
+    level: 'MUST',
+    text: 'ABORT TASK with the LUN of another unit leaves the task alone',
+    async run(t, target) {
+      const { session } = await prepared(target, 900);
+      const task = await waitingWrite(session, 900);
+      const pdu = await session.manage(ABORT_TASK, { referencedTag: task.itt, lun: 77 });
+      t.not(pdu.response, COMPLETE);
+      sendLate(session, task);
+      t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'TMF-05',
+    clause: 'RFC 7143 §11.5.1',
+    level: 'MUST',
+    text: 'ABORT TASK leaves the other tasks of the session alone',
+    async run(t, target) {
+      const { session } = await prepared(target, 900);
+      const one = await waitingWrite(session, 900);
+      const two = await waitingWrite(session, 901);
+      t.equal((await session.manage(ABORT_TASK, { referencedTag: one.itt })).response, COMPLETE);
+      sendLate(session, two);
+      t.equal((await session.finish(two.itt, {})).status, STATUS.GOOD);
+    },
+  },
+  multiTask('TMF-10', ABORT_TASK_SET, 'ABORT TASK SET'),
+  multiTask('TMF-11', CLEAR_TASK_SET, 'CLEAR TASK SET'),
+  multiTask('TMF-12', LOGICAL_UNIT_RESET, 'LOGICAL UNIT RESET'),
+  {
+    id: 'TMF-13',
+    clause: 'RFC 7143 §4.2.3.2',
+    level: 'MUST',
+    text: 'ABORT TASK SET leaves the tasks of another session alone',
+    async run(t, target) {
+      const { session } = await prepared(target, 900);
+      const task = await waitingWrite(session, 900);
+      const other = await Session.login(target, { keys: SOLICITED });
+      t.equal((await other.manage(ABORT_TASK_SET)).response, COMPLETE);
+      sendLate(session, task);
+      t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'TMF-14',
+    clause: 'RFC 7143 §4.2.3.2, §11.5.1',
+    level: 'MUST',
+    text: 'LOGICAL UNIT RESET ends the tasks of every session, and the others find a unit attention',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900);
+      const task = await waitingWrite(session, 900);
+      const other = await Session.login(target, { keys: SOLICITED });
+      const itt = other.sendManage(LOGICAL_UNIT_RESET);
+      sendLate(session, task);
+      t.equal((await responseTo(other, itt)).pdu.response, COMPLETE);
+      const first = await session.execute({ cdb: testUnitReady() });
+      t.equal(first.status, STATUS.CHECK_CONDITION);
+      t.match(senseTriple(first.sense), /^06\/(29|2f)\//);
+      t.notOk(first.pdus.some(({ itt: tag }) => tag === task.itt));
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-15',
+    clause: 'RFC 7143 §11.5.1, §11.6.1',
+    level: 'MUST',
+    text: 'TARGET WARM RESET is done, or refused as not supported or not authorised',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { response } = await session.manage(TARGET_WARM_RESET);
+      t.ok([COMPLETE, NOT_SUPPORTED, NOT_AUTHORIZED].includes(response), `response ${response}`);
+    },
+  },
+  {
+    id: 'TMF-16',
+    clause: 'RFC 7143 §11.5.1, §11.6.1',
+    level: 'MUST',
+    text: 'TARGET COLD RESET closes all sessions, or is refused as not supported or not authorised',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const itt = session.sendManage(TARGET_COLD_RESET);
+      const pdu = await session.next();
+      if (pdu === undefined) {
+        t.pass('closed');
+        return;
+      }
+      t.equal(pdu.itt, itt);
+      t.ok([COMPLETE, NOT_SUPPORTED, NOT_AUTHORIZED].includes(pdu.response), `response ${pdu.response}`);
+      if (pdu.response === COMPLETE) await session.connection.untilClosed();
+      await Session.login(target);
+    },
+  },
+  {
+    id: 'TMF-17',
+    clause: 'RFC 7143 §11.5.1',
+    level: 'MUST',
+    text: 'CLEAR ACA is done, or refused as not supported',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { response } = await session.manage(CLEAR_ACA);
+      t.ok([COMPLETE, NOT_SUPPORTED].includes(response), `response ${response}`);
+    },
+  },
+  {
+    id: 'TMF-18',
+    clause: 'RFC 7143 §11.6.1, §7.2.2',
+    level: 'MUST',
+    text: 'TASK REASSIGN is refused at error recovery level 0: not supported, or no such task',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { response } = await session.manage(TASK_REASSIGN, { referencedTag: 0x1234 });
+      t.ok([NO_TASK, NO_REASSIGNMENT, NOT_SUPPORTED].includes(response), `response ${response}`);
+    },
+  },
+  {
+    id: 'TMF-19',
+    clause: 'RFC 7143 §11.6.1',
+    level: 'MUST',
+    text: 'functions that are not defined are answered by not supported or rejected',
+    async run(t, target) {
+      for (const fn of [0, 13, 14, 64, 127]) {
+        const session = await Session.login(target);
+        session.sendManage(fn);
+        const pdu = await session.next();
+        if (pdu === undefined) throw new Error('closed');
+        if (pdu.opcode === OP.REJECT) continue;
+        t.equal(pdu.opcode, OP.TASK_MANAGEMENT_RESPONSE);
+        t.ok([NOT_SUPPORTED, REJECTED].includes(pdu.response), `function ${fn}: response ${pdu.response}`);
+      }
+    },
+  },
+  {
+    id: 'TMF-20',
+    clause: 'RFC 7143 §11.6.1',
+    level: 'MUST',
+    text: 'functions on a LUN that does not exist are answered by LUN does not exist',
+    async run(t, target) {
+      const session = await Session.login(target);
+      for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+        t.equal((await session.manage(fn, { lun: 77 })).response, NO_LUN, `function ${fn}`);
+      }
+    },
+  },
+  {
+    id: 'TMF-21',
+    clause: 'RFC 7143 §11.5, §4.2.2.1',
+    level: 'MUST',
+    text: 'a request that is not immediate takes its turn in CmdSN order',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const base = session.cmdSN;
+      const { expStatSN, lun } = session;
+      session.connection.send(
+        managementRequest({
+          function: ABORT_TASK_SET,
+          itt: 0x321,
+          cmdSN: base + 1,
+          expStatSN,
+          immediate: false,
+          lun,
+        }),
+      );
+      t.same(await session.fence(), [], 'waits');
+      session.sendCommand({ cdb: testUnitReady(), cmdSN: base });
+      session.cmdSN = base + 2;
+      const pdus = await session.fence();
+      t.equal(pdus.at(-1)?.opcode, OP.TASK_MANAGEMENT_RESPONSE);
+      t.equal(pdus.at(-1)?.expCmdSN, base + 2);
+    },
+  },
+  {
+    id: 'TMF-22',
+    clause: 'RFC 7143 §4.2.2.3, §11.6',
+    level: 'MUST',
+    text: 'under a storm of reads and aborts every task ends once: by its status, or by an abort and nothing else',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { pdus } = await session.execute({ cdb: testUnitReady() });
+      const count = Math.min(40, ((pdus.at(-1)!.maxCmdSN - session.cmdSN) >>> 0) + 1);
+      const ended = new Map<number, number>();
+      const aborted = new Map<number, number>();
+      for (let n = 0; n < count; n++) {
+        const itt = session.sendCommand({ cdb: read10(0, 8), read: 8 * session.blockBytes });
+        const refCmdSN = session.cmdSN - 1;
+        ended.set(itt, 0);
+        aborted.set(session.sendManage(ABORT_TASK, { referencedTag: itt, refCmdSN }), itt);
+      }
+      for (let left = count; left > 0;) {
+        const pdu = await session.next();
+        if (pdu === undefined) throw new Error('closed');
+        if (pdu.opcode === OP.TASK_MANAGEMENT_RESPONSE) {
+          left--;
+          const task = aborted.get(pdu.itt) ?? -1;
+          if (pdu.response === COMPLETE) t.equal(ended.get(task), 0, 'an aborted task has no status');
+          else t.equal(ended.get(task), 1, 'a task that does not exist any more has a status');
+        } else if (pdu.opcode === OP.SCSI_RESPONSE || (pdu.flags & 1) !== 0) {
+          ended.set(pdu.itt, (ended.get(pdu.itt) ?? 0) + 1);
+        }
+      }
+      t.same(await session.fence(), []);
+    },
+  },
+  {
+    id: 'TMF-23',
+    clause: 'RFC 7143 §4.2.3.4, §13.23',
+    level: 'MUST',
+    text: 'with FastAbort a multi-task abort does not wait for data that was asked for',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900, { ...SOLICITED, TaskReporting: 'FastAbort' });
+      if (session.agreed.get('TaskReporting') !== 'FastAbort') {
+        t.comment('the target does not agree to FastAbort');
+        return;
+      }
+      const task = await waitingWrite(session, 900);
+      const itt = session.sendManage(ABORT_TASK_SET);
+      const { pdu, before: others } = await responseTo(session, itt);
+      t.equal(pdu.response, COMPLETE);
+      t.ok(
+        others.every(({ opcode }) => opcode === OP.ASYNC),
+        'nothing but asynchronous messages comes before',
+      );
+      t.notOk((await session.fence()).some((late) => late.itt === task.itt));
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-30',
+    clause: 'RFC 7144 (task management functions)',
+    level: 'MUST',
+    text: 'QUERY TASK gives Function succeeded for a task that is there, and Function complete for one that is not',
+    async run(t, target) {
+      const { session } = await prepared(target, 900, LEVEL_2);
+      if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
+      const task = await waitingWrite(session, 900);
+      t.equal((await session.manage(QUERY_TASK, { referencedTag: task.itt })).response, SUCCEEDED);
+      t.equal((await session.manage(QUERY_TASK, { referencedTag: 0xdead })).response, COMPLETE);
+      sendLate(session, task);
+      t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'TMF-31',
+    clause: 'RFC 7144 (task management functions)',
+    level: 'MUST',
+    text: 'QUERY TASK SET gives Function succeeded while the nexus has a task in the set, else Function complete',
+    async run(t, target) {
+      const { session } = await prepared(target, 900, LEVEL_2);
+      if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
+      t.equal((await session.manage(QUERY_TASK_SET)).response, COMPLETE);
+      const task = await waitingWrite(session, 900);
+      t.equal((await session.manage(QUERY_TASK_SET)).response, SUCCEEDED);
+      const other = await Session.login(target, { keys: LEVEL_2 });
+      t.equal((await other.manage(QUERY_TASK_SET)).response, COMPLETE, 'tasks of others do not count');
+      sendLate(session, task);
+      t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'TMF-32',
+    clause: 'RFC 7144 (task management functions)',
+    level: 'MUST',
+    text: 'I_T NEXUS RESET ends the tasks of the nexus, not those of another',
+    async run(t, target) {
+      const { session } = await prepared(target, 900, LEVEL_2);
+      if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
+      const other = await Session.login(target, { keys: LEVEL_2 });
+      const mine = await waitingWrite(session, 900);
+      const theirs = await waitingWrite(other, 901);
+      const itt = session.sendManage(I_T_NEXUS_RESET);
+      sendLate(session, mine);
+      const { pdu } = await responseTo(session, itt);
+      t.equal(pdu.response, COMPLETE);
+      sendLate(other, theirs);
+      t.equal((await other.finish(theirs.itt, {})).status, STATUS.GOOD);
+      t.same(
+        (await session.fence()).filter((late) => late.itt === mine.itt),
+        [],
+      );
+    },
+  },
+  {
+    id: 'TMF-33',
+    clause: 'RFC 7144 (task management functions)',
+    level: 'MUST',
+    text: 'QUERY ASYNCHRONOUS EVENT is answered by Function complete or Function succeeded',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: LEVEL_2 });
+      if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
+      const { response } = await session.manage(QUERY_ASYNCHRONOUS_EVENT);
+      t.ok([COMPLETE, SUCCEEDED].includes(response), `response ${response}`);
+    },
+  },
+  {
+    id: 'TMF-34',
+    clause: 'RFC 7144 (protocol level)',
+    level: 'SHOULD',
+    text: 'functions 9 to 12 are refused below protocol level 2',
+    async run(t, target) {
+      const session = await Session.login(target);
+      for (const fn of [QUERY_TASK, QUERY_TASK_SET, I_T_NEXUS_RESET, QUERY_ASYNCHRONOUS_EVENT]) {
+        session.sendManage(fn);
+        const pdu = await session.next();
+        if (pdu?.opcode === OP.REJECT) continue;
+        t.ok(
+          [NOT_SUPPORTED, REJECTED].includes(pdu?.response as 5),
+          `function ${fn}: response ${pdu?.response}`,
+        );
+      }
+    },
+  },
+];
