@@ -189,10 +189,9 @@ export class Committer {
     const { batch } = captured;
     if (batch === undefined) return captured;
     if (this.#core.does('commit: write journal')) {
-      this.#append(batch);
-      const { tail } = this.journal;
+      const written = this.#append(batch);
       await this.#core.sync('commit: sync journal');
-      this.journal.settle(tail);
+      this.journal.settle(written);
     }
     return captured;
   }
@@ -234,14 +233,14 @@ export class Committer {
     return bytes;
   }
 
-  #append(batch: Buffer): void {
+  #append(batch: Buffer): { tail: number; lsn: number } {
     const { counters } = this.#core;
     const blocks = batch.length / JOURNAL_BLOCK_BYTES;
     counters.journalCommits++;
     counters.journalBlocks += blocks;
     counters.metadataWrites += 2;
     counters.metadataBytesWritten += 2 * batch.length;
-    this.journal.append(batch);
+    return this.journal.append(batch);
   }
 
   async #writeImages(images: Captured['images']): Promise<void> {
@@ -271,7 +270,6 @@ export class Committer {
   }
 
   async #endPass(pass: Pass): Promise<void> {
-    this.#pass = undefined;
     this.#core.counters.checkpoints++;
     this.#retireActivity();
     if (pass.tail > this.journal.durableTail) {
@@ -280,6 +278,7 @@ export class Committer {
       const facts = { epoch: superblock.epoch, generation: superblock.generation, divergedBlocks };
       await this.#appendMark(facts);
     }
+    this.#pass = undefined;
     for (const done of pass.waiters) done();
   }
 
@@ -294,12 +293,10 @@ export class Committer {
   async #appendMark(facts: { epoch: number; generation: number; divergedBlocks: number }): Promise<void> {
     const captured = this.#capture();
     if (captured.batch !== undefined) await this.#core.sync('commit: sync data');
-    this.#append(
-      captured.batch ?? this.journal.encode(this.#pending, 0, (page) => this.#pageOf(page), facts),
-    );
-    const { tail } = this.journal;
+    const mark = captured.batch ?? this.journal.encode(this.#pending, 0, (page) => this.#pageOf(page), facts);
+    const written = this.#append(mark);
     await this.#core.sync('commit: sync journal');
-    this.journal.settle(tail);
+    this.journal.settle(written);
   }
 
   #wakeRoomWaiters(): void {

@@ -130,9 +130,26 @@ export class Core {
       for (const position of SUPERBLOCK_OFFSETS.slice(0, 2)) this.writeMetadata(bytes, position);
       await this.sync('transition: sync first copies');
       for (const position of SUPERBLOCK_OFFSETS.slice(2)) this.writeMetadata(bytes, position);
-      await this.sync('transition: sync last copies');
+      await this.sync();
     }
     Object.assign(this.superblock, next);
+  }
+
+  /**
+   * Gives every copy the newest version. Until then that may be in a single copy, one of the two that the next
+   * version overwrites first.
+   */
+  async levelSuperblock(): Promise<void> {
+    const bytes = encodeSuperblock(this.superblock);
+    const found = Buffer.alloc(bytes.length);
+    let level = true;
+    for (const position of SUPERBLOCK_OFFSETS) {
+      this.store.readSync(found, 0, found.length, position);
+      if (found.equals(bytes)) continue;
+      level = false;
+      this.writeMetadata(bytes, position);
+    }
+    if (!level) await this.sync();
   }
 
   /** A copy to change and hand to `replaceSuperblock`. */

@@ -71,6 +71,8 @@ export class Engine {
     const { core } = this;
     const { clean } = core.superblock;
     core.divergedBlocks = divergedBlocks;
+    if (core.does('open: make superblock copies equal')) await core.levelSuperblock();
+    await this.#restoreWeakTwins();
     await this.committer.checkpoint();
     if (this.#written.isDirty) await writeBitmap(core, this.#written);
     await this.state.makeLevel();
@@ -84,13 +86,19 @@ export class Engine {
     if (!clean) await this.#emptyActivityLog();
   }
 
+  async #restoreWeakTwins(): Promise<void> {
+    const weak = this.map.weakTwins.splice(0);
+    for (const { bytes, position } of weak) this.core.writeMetadata(bytes, position);
+    if (weak.length > 0 && this.core.does('open: restore second twins first')) await this.core.sync();
+  }
+
   async #emptyActivityLog(): Promise<void> {
     this.#activity.write();
     await this.core.sync();
   }
 
   #setJournal(superblock: Superblock): void {
-    superblock.nextLsn = this.committer.journal.nextLsn;
+    superblock.nextLsn = this.committer.journal.durableLsn;
     superblock.tailLsn = this.committer.journal.durableTail;
     superblock.divergedBlocks = this.core.divergedBlocks;
   }
@@ -108,7 +116,6 @@ export class Engine {
       next.enabled = true;
       next.generation++;
       next.enabledAt = Date.now();
-      core.divergedBlocks = 0;
       this.#setJournal(next);
       await core.replaceSuperblock(next);
       if (core.does('activity: a new generation begins empty')) {
@@ -151,13 +158,10 @@ export class Engine {
     const next = core.nextSuperblock();
     next.enabled = enabled;
     if (core.does('transition: new epoch')) endEpoch(next, transition);
-    const before = core.divergedBlocks;
-    core.divergedBlocks = 0;
     this.#setJournal(next);
-    await core.replaceSuperblock(next).catch((error: unknown) => {
-      core.divergedBlocks = before;
-      throw error;
-    });
+    next.divergedBlocks = 0;
+    await core.replaceSuperblock(next);
+    core.divergedBlocks = 0;
   }
 
   async #flushForTransition(): Promise<void> {

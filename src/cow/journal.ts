@@ -58,6 +58,8 @@ export class Journal {
   tail: number;
   /** What the last durable block named: blocks from here on must not be overwritten. */
   durableTail: number;
+  /** Blocks before this one are durable. */
+  durableLsn: number;
 
   constructor(store: Store, superblock: Superblock, nextLsn: number, tail: number) {
     this.#store = store;
@@ -65,6 +67,7 @@ export class Journal {
     this.nextLsn = nextLsn;
     this.tail = tail;
     this.durableTail = tail;
+    this.durableLsn = nextLsn;
   }
 
   get usedBlocks(): number {
@@ -97,8 +100,8 @@ export class Journal {
     return batch;
   }
 
-  /** Writes a batch behind the last one; durable after the next sync, which `settle` must be told of. */
-  append(batch: Buffer): void {
+  /** Writes a batch behind the last one. The answer is for `settle`, to be called when a sync made it durable. */
+  append(batch: Buffer): { tail: number; lsn: number } {
     const blocks = batch.length / JOURNAL_BLOCK_BYTES;
     const { journalBlocks, journalOffset, uuid } = this.#superblock;
     if (this.nextLsn + blocks - this.durableTail > journalBlocks) throw new Error('the journal is full');
@@ -116,10 +119,12 @@ export class Journal {
       if (straight < batch.length) this.#store.writeSync(batch, straight, batch.length - straight, start);
     }
     this.nextLsn += blocks;
+    return { tail: this.tail, lsn: this.nextLsn };
   }
 
-  settle(tail: number): void {
-    this.durableTail = tail;
+  settle(written: { tail: number; lsn: number }): void {
+    this.durableTail = written.tail;
+    this.durableLsn = written.lsn;
   }
 }
 

@@ -12,7 +12,7 @@ import type { JournalBlock } from './journal.js';
 import type { MapPage } from './map-page.js';
 import { PageMap } from './page-map.js';
 import { OperationalError } from '../operational-error.js';
-import { STATE_TWINS, StateArea, readStateTwin } from './state-area.js';
+import { StateArea, readStateTwin } from './state-area.js';
 import type { StateImage } from './state-area.js';
 import { HOLE } from './states.js';
 import type { Steps } from './steps.js';
@@ -50,7 +50,7 @@ export interface Recovered {
 export async function recover(store: Store, options: EngineOptions): Promise<Recovered> {
   const does = options.steps ?? (() => true);
   // A process that was killed leaves writes that are readable but not durable; what is read now must stay true.
-  if (does('open: sync before trusting what is read')) await syncStore(store);
+  await syncStore(store);
   const superblock = readSuperblock(store);
   requireWholeDevice(store, superblock);
   const core = new Core(store, superblock, does);
@@ -63,8 +63,8 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
     written,
     options.cachePages ?? DEFAULT_CACHE_PAGES,
   );
-  const { image, level } = readState(store, superblock);
-  const state = new StateArea(core, image, level);
+  const { image, staleTwin } = readState(store, superblock);
+  const state = new StateArea(core, image, staleTwin);
   const activityList = readActivityLog(store, superblock);
   const activity = new ActivityLog(store, superblock, activityList.sequence);
   if (superblock.clean) {
@@ -78,7 +78,9 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
     ? markActive(core, map, activityList.entries)
     : 0;
   const newest = blocks.at(-1);
-  const current = newest !== undefined && newest.lsn >= superblock.nextLsn;
+  // A block of an older epoch was written while a transition was under way, and knows nothing of it.
+  const current =
+    newest !== undefined && newest.lsn >= superblock.nextLsn && newest.epoch === superblock.epoch;
   const journal = new Journal(store, superblock, nextLsn, tail);
   const parts = { core, map, written, journal, activity, state };
   return { parts, marked, divergedBlocks: current ? newest.divergedBlocks : superblock.divergedBlocks };
@@ -129,15 +131,17 @@ function requireWholeDevice(store: Store, superblock: Superblock): void {
   );
 }
 
-function readState(store: Store, superblock: Superblock): { image: StateImage; level: boolean } {
-  let newest: StateImage | undefined;
-  let level = true;
-  for (let twin = 0; twin < STATE_TWINS; twin++) {
-    const image = readStateTwin(store, superblock, twin);
-    if (image === undefined || (newest !== undefined && image.sequence !== newest.sequence)) level = false;
-    if (image !== undefined && (newest === undefined || image.sequence > newest.sequence)) newest = image;
+/** The newer whole twin, and which twin does not hold it. */
+function readState(
+  store: Store,
+  superblock: Superblock,
+): { image: StateImage; staleTwin: number | undefined } {
+  const first = readStateTwin(store, superblock, 0);
+  const second = readStateTwin(store, superblock, 1);
+  if (first !== undefined && (second === undefined || first.sequence >= second.sequence)) {
+    return { image: first, staleTwin: first.sequence === second?.sequence ? undefined : 1 };
   }
-  if (newest !== undefined) return { image: newest, level };
+  if (second !== undefined) return { image: second, staleTwin: 0 };
   throw new OperationalError(
     'DAMAGED',
     "both twins of the state area are unreadable; 'cldd check --repair' can empty it (reservations are then lost)",

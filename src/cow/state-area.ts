@@ -69,20 +69,20 @@ export class StateArea {
   #saving: Promise<void> | undefined;
   #waiting: ((error?: Error) => void)[] = [];
 
-  #level: boolean;
+  #staleTwin: number | undefined;
 
-  /** `level`: both twins hold the image. */
-  constructor(host: StateHost, image: StateImage, level: boolean) {
+  /** `staleTwin`: the twin, if any, that does not hold the image. */
+  constructor(host: StateHost, image: StateImage, staleTwin: number | undefined) {
     this.#host = host;
     this.#image = image;
-    this.#level = level;
+    this.#staleTwin = staleTwin;
   }
 
-  /** Writes both twins if one of them was behind or damaged. */
+  /** Writes the twin that was behind or damaged. */
   async makeLevel(): Promise<void> {
-    if (this.#level) return;
-    await this.#write();
-    this.#level = true;
+    if (this.#staleTwin === undefined) return;
+    await this.#write([this.#staleTwin]);
+    this.#staleTwin = undefined;
   }
 
   load(key: string): Buffer | undefined {
@@ -121,7 +121,7 @@ export class StateArea {
       this.#waiting = [];
       let failure: Error | undefined;
       try {
-        await this.#write();
+        await this.#write([0, 1]);
       } catch (error) {
         failure = error instanceof Error ? error : new Error(String(error));
       }
@@ -130,10 +130,10 @@ export class StateArea {
     this.#saving = undefined;
   }
 
-  async #write(): Promise<void> {
+  async #write(twins: readonly number[]): Promise<void> {
     const { superblock } = this.#host;
     const bytes = encodeState(this.#image, superblock.uuid);
-    for (let twin = 0; twin < STATE_TWINS; twin++) {
+    for (const twin of twins) {
       this.#host.writeMetadata(bytes, superblock.stateOffset + twin * STATE_TWIN_BYTES);
       await this.#host.sync('state');
     }

@@ -5,7 +5,8 @@
  */
 export type Step =
   // open
-  | 'open: sync before trusting what is read'
+  | 'open: make superblock copies equal'
+  | 'open: restore second twins first'
   | 'open: ignore a batch that is not whole'
   | 'open: skip records of an older epoch than their page'
   | 'open: normalise a page before a record of a later epoch'
@@ -31,7 +32,6 @@ export type Step =
   | 'transition: flush'
   | 'transition: write superblock'
   | 'transition: sync first copies'
-  | 'transition: sync last copies'
   | 'transition: new epoch'
   | 'rollback: drop'
   // writes

@@ -21,6 +21,8 @@ interface BitmapBlock {
   readonly index: number;
   readonly bytes: Buffer;
   sequence: number;
+  /** The twin to overwrite first: never the only one that is whole. */
+  firstTwin: number;
 }
 
 /** Reads one twin of one block; undefined if it is not whole. */
@@ -56,7 +58,13 @@ export class WrittenBitmap {
   addEmpty(segmentIndex: number): void {
     const blocks: BitmapBlock[] = [];
     for (let index = 0; index < this.#segments[segmentIndex].bitmapBlocks; index++) {
-      const block = { segment: segmentIndex, index, bytes: Buffer.alloc(BITMAP_BLOCK_BYTES), sequence: 0 };
+      const block = {
+        segment: segmentIndex,
+        index,
+        bytes: Buffer.alloc(BITMAP_BLOCK_BYTES),
+        sequence: 0,
+        firstTwin: 0,
+      };
       blocks.push(block);
       this.#dirty.add(block);
     }
@@ -83,7 +91,13 @@ export class WrittenBitmap {
               'restore the partition from a backup',
           );
         }
-        const block = { segment: segmentIndex, index, bytes: newer, sequence: readU64(newer, 32) };
+        const block = {
+          segment: segmentIndex,
+          index,
+          bytes: newer,
+          sequence: readU64(newer, 32),
+          firstTwin: newer === first ? 1 : 0,
+        };
         if (first === undefined || second?.equals(first) !== true) this.#dirty.add(block);
         blocks.push(block);
       }
@@ -112,7 +126,7 @@ export class WrittenBitmap {
     this.#dirty.add(block);
   }
 
-  /** The images of the dirty blocks with their places, one list a twin; they count as clean from here on. */
+  /** The images of the dirty blocks, each with its two places in the order in which to write them; they count as clean from here on. */
   takeDirty(): { bytes: Buffer; positions: readonly number[] }[] {
     const taken = [...this.#dirty].map((block) => {
       block.sequence++;
@@ -121,9 +135,11 @@ export class WrittenBitmap {
       block.bytes.writeUInt32LE(block.segment, 40);
       seal(block.bytes, MAGIC, this.#uuid);
       const segment = this.#segments[block.segment];
+      const order = [block.firstTwin, 1 - block.firstTwin];
+      block.firstTwin = 0;
       return {
         bytes: Buffer.from(block.bytes),
-        positions: [0, 1].map((twin) => bitmapOffset(segment, block.index, twin)),
+        positions: order.map((twin) => bitmapOffset(segment, block.index, twin)),
       };
     });
     this.#dirty.clear();

@@ -17,6 +17,7 @@ const BLOCK_BYTES = 4096;
 const SECTOR_BYTES = 512;
 /** Neighbours within a unit, other units and extents, and another map page. */
 const BLOCKS = [0, 1, 2, 3, 15, 16, 17, 700, 1024, 1025, 5000, 8191, 8192, 8193, 8208, 9300];
+const DAMAGE = Buffer.alloc(SECTOR_BYTES, 0xdb);
 const UUID = Buffer.from('c1dd0000000000000000000000000001', 'hex');
 
 export interface PowerCutOptions {
@@ -24,6 +25,8 @@ export interface PowerCutOptions {
   /** How many cuts to make in this run, about. */
   cuts: number;
   operations?: number;
+  /** Of a hundred operations, so many more are enables, disables and rollbacks. */
+  transitions?: number;
   steps?: Steps;
 }
 
@@ -40,16 +43,18 @@ class Workload {
   engine: Engine;
   readonly #chance: Chance;
   readonly #steps: Steps | undefined;
+  readonly #transitions: number;
   #master: MasterMedium;
   #open: Promise<unknown>[] = [];
   #value = 0;
 
-  constructor(store: MemoryStore, engine: Engine, chance: Chance, steps: Steps | undefined) {
+  constructor(store: MemoryStore, engine: Engine, chance: Chance, options: PowerCutOptions) {
     this.store = store;
     this.engine = engine;
     this.#master = new MasterMedium(engine);
     this.#chance = chance;
-    this.#steps = steps;
+    this.#steps = options.steps;
+    this.#transitions = options.transitions ?? 0;
     this.#watch();
   }
 
@@ -102,14 +107,21 @@ class Workload {
   }
 
   #step(): void {
-    const roll = this.#chance.below(100);
+    const roll = this.#chance.below(100 + this.#transitions);
     if (roll < 55) this.#write();
     else if (roll < 65) this.#unmap();
     else if (roll < 82) this.#flush();
     else if (roll < 88) this.#open.push(this.engine.enable().catch(() => undefined));
     else if (roll < 92) this.#open.push(this.engine.disable().catch(() => undefined));
     else if (roll < 95) this.#open.push(this.engine.rollback().catch(() => undefined));
-    else this.#open.push(this.engine.committer.checkpoint());
+    else if (roll < 100) this.#open.push(this.engine.committer.checkpoint());
+    else this.#turn();
+  }
+
+  #turn(): void {
+    if (!this.engine.core.superblock.enabled) this.#open.push(this.engine.enable().catch(() => undefined));
+    else if (this.#chance.hits(0.5)) this.#open.push(this.engine.disable().catch(() => undefined));
+    else this.#open.push(this.engine.rollback().catch(() => undefined));
   }
 
   #write(): void {
@@ -159,14 +171,14 @@ class Workload {
 export async function simulate(options: PowerCutOptions): Promise<PowerCutReport> {
   const chance = new Chance(options.seed);
   const blank = new MemoryStore(PARTITION_BYTES);
-  await initStore(blank, { uuid: UUID, createdAt: 0 });
+  const { segments } = await initStore(blank, { uuid: UUID, createdAt: 0 });
   blank.recording = false;
   const store = new MemoryStore(PARTITION_BYTES, blank);
   const engineOptions = options.steps === undefined ? {} : { steps: options.steps };
   const violations: string[] = [];
   let workload: Workload;
   try {
-    workload = new Workload(store, await Engine.open(store, engineOptions), chance, options.steps);
+    workload = new Workload(store, await Engine.open(store, engineOptions), chance, options);
     await workload.run(options.operations ?? 70);
   } catch (error) {
     return { cuts: 0, violations: [`seed ${options.seed}, without a cut: ${String(error)}`] };
@@ -183,8 +195,15 @@ export async function simulate(options: PowerCutOptions): Promise<PowerCutReport
     }
     let here = Math.floor(every) + (chance.hits(every % 1) ? 1 : 0);
     for (; here > 0; here--) {
-      const after = survivors(durable, events.slice(applied, moment), chance);
-      const found = await openAndCompare(after, workload.history, moment, chance, options.steps);
+      const after = survivors(durable, events.slice(applied, moment), chance, segments[0].halfA);
+      const found = await openAndCompare(
+        after,
+        workload.history,
+        moment,
+        chance,
+        segments[0].halfA,
+        options.steps,
+      );
       cuts += found.cuts;
       if (found.violation !== undefined) {
         violations.push(
@@ -201,11 +220,19 @@ function applyEvent(store: MemoryStore, event: StoreEvent): void {
   if (event.kind === 'write') store.apply(event.position, event.data);
 }
 
-/** What a disk may hold after the power went: everything synced, and any of the rest. */
-function survivors(durable: MemoryStore, unsynced: readonly StoreEvent[], chance: Chance): MemoryStore {
+/**
+ * What a disk may hold after the power went: everything synced, and any of the rest. A sector of metadata that was
+ * being written may even be damaged: every structure has a second copy that was not being written then.
+ */
+function survivors(
+  durable: MemoryStore,
+  unsynced: readonly StoreEvent[],
+  chance: Chance,
+  metadataEnd: number,
+): MemoryStore {
   const after = new MemoryStore(durable.sizeBytes, durable);
-  const way = chance.below(5);
-  const kept = [0, 1, 0.5, 0.5, chance.next()][way];
+  const way = chance.below(6);
+  const kept = [0, 1, 0.5, 0.5, chance.next(), chance.next()][way];
   const writes = [...unsynced];
   if (way === 3)
     for (let index = writes.length - 1; index > 0; index--) swap(writes, index, chance.below(index + 1));
@@ -216,7 +243,9 @@ function survivors(durable: MemoryStore, unsynced: readonly StoreEvent[], chance
       continue;
     }
     for (let at = 0; at < event.data.length; at += SECTOR_BYTES) {
-      if (chance.hits(kept)) after.apply(event.position + at, event.data.subarray(at, at + SECTOR_BYTES));
+      const position = event.position + at;
+      if (chance.hits(kept)) after.apply(position, event.data.subarray(at, at + SECTOR_BYTES));
+      else if (way === 5 && position < metadataEnd && chance.hits(0.5)) after.apply(position, DAMAGE);
     }
   }
   return after;
@@ -231,6 +260,7 @@ async function openAndCompare(
   history: History,
   moment: number,
   chance: Chance,
+  metadataEnd: number,
   steps: Steps | undefined,
 ): Promise<{ cuts: number; violation: string | undefined }> {
   const again = new MemoryStore(store.sizeBytes, store);
@@ -242,7 +272,7 @@ async function openAndCompare(
   const synced = events.slice(0, cut).findLast((event) => event.kind === 'sync')?.upTo ?? 0;
   const halfway = new MemoryStore(store.sizeBytes, store);
   for (const event of events.slice(0, synced)) applyEvent(halfway, event);
-  const rest = survivors(halfway, events.slice(synced, cut), chance);
+  const rest = survivors(halfway, events.slice(synced, cut), chance, metadataEnd);
   const second = await compare(new MemoryStore(store.sizeBytes, rest), history, moment, steps);
   return {
     cuts: 2,
