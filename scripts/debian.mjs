@@ -15,6 +15,7 @@ export const TEST_PROGRAMS = [
   { program: 'iscsid', package: 'open-iscsi' },
   { program: 'mke2fs', package: 'e2fsprogs' },
   { program: 'sg_inq', package: 'sg3-utils' },
+  { program: 'dmsetup', package: 'dmsetup' },
   { program: 'xz', package: 'xz-utils' },
   { program: 'ldd', package: 'libc-bin' },
   { program: 'setpriv', package: 'util-linux' },

@@ -37,6 +37,7 @@ export const PROGRAMS = [
   'debugfs',
   'blkdiscard',
   'fstrim',
+  'dmsetup',
 ];
 
 /** Every program whose name begins so. */
