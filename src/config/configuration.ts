@@ -19,6 +19,9 @@ export interface AccessRule {
   luns: readonly LunAccess[];
 }
 
+/** SPC-6 §5.18.2. */
+export type AccessState = 'optimized' | 'non-optimized' | 'standby' | 'unavailable';
+
 export interface TargetConfiguration {
   name: string;
   alias?: string;
@@ -31,6 +34,8 @@ export interface TargetConfiguration {
   allowEject: boolean;
   /** START STOP UNIT may enable the slave. */
   allowLoad: boolean;
+  /** Asymmetric access state of portal groups, by tag; optimized if left out. */
+  accessStates?: ReadonlyMap<number, AccessState>;
   /** What initiators are told of the physical block size; 4096 if left out. */
   physicalBlockBytes?: 512 | 4096;
 }

@@ -109,6 +109,14 @@ class Checks {
       allowLoad: raw.allowLoad ?? false,
     };
     if (raw.alias !== undefined) target.alias = raw.alias;
+    if (raw.accessStates !== undefined) {
+      const states = Object.entries(raw.accessStates);
+      target.accessStates = new Map(states.map(([tag, state]) => [Number(tag), state]));
+      for (const [tag] of states) {
+        if (!portals.some((portal) => portal.portalGroupTag === Number(tag)))
+          this.#complain(`${path}/accessStates`, `no portal has group tag ${tag}`);
+      }
+    }
     if (raw.physicalBlockBytes !== undefined) target.physicalBlockBytes = raw.physicalBlockBytes;
     return target;
   }

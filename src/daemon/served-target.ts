@@ -7,7 +7,7 @@
  * sees the new medium without its unit attention.
  */
 import { OperationalError } from '../operational-error.js';
-import type { TargetConfiguration } from '../config/configuration.js';
+import type { AccessState, TargetConfiguration } from '../config/configuration.js';
 import { lunsFor } from '../config/access.js';
 import type { IscsiTargetOptions, Log, SessionInfo } from '../iscsi/options.js';
 import { findMounted } from '../cow/quiet.js';
@@ -58,8 +58,8 @@ export class ServedTarget {
         'the partition failed and takes no more writes: check the device',
       );
     });
-    const { physicalBlockBytes = 4096 } = configuration;
-    const access = { portalGroupTags: tags, physicalBlockBytes, control, log };
+    const { physicalBlockBytes = 4096, accessStates = new Map<number, AccessState>() } = configuration;
+    const access = { portalGroupTags: tags, accessStates, physicalBlockBytes, control, log };
     this.scsi = new ScsiTarget({ name, uuid, master, slave, state, ...access });
   }
 

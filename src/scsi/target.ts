@@ -18,7 +18,8 @@ import { admit, execute } from './execute.js';
 import type { LunAccess, NexusEnd, NexusOptions, ScsiPort, TaskManagementRequest } from './port.js';
 import { Reservations } from './reservations.js';
 import { SENSE } from './sense.js';
-import { TargetPorts } from './target-ports.js';
+import { ACCESS_STATES, TargetPorts } from './target-ports.js';
+import type { AccessStateName } from './target-ports.js';
 import { manage } from './task-management.js';
 import { TaskSet } from './task-set.js';
 import type { Task } from './task.js';
@@ -37,6 +38,8 @@ export interface ScsiTargetOptions {
   state: StateStore;
   /** Portal group tags by which the target can be reached; others are added as they appear. */
   portalGroupTags?: readonly number[];
+  /** Asymmetric access state of each portal group by its tag (SPC-6 §5.18); optimized if left out. */
+  accessStates?: ReadonlyMap<number, AccessStateName>;
   /** Physical block size that READ CAPACITY reports; 4,096, the engine's own, if left out. */
   physicalBlockBytes?: 512 | 4096;
   /** What START STOP UNIT with LOEJ may do. */
@@ -69,7 +72,10 @@ export class ScsiTarget implements ScsiPort {
 
   constructor(options: ScsiTargetOptions) {
     const { log, state } = options;
-    this.ports = new TargetPorts(options.name, options.portalGroupTags ?? []);
+    const states = new Map(
+      [...(options.accessStates ?? [])].map(([tag, name]) => [tag, ACCESS_STATES[name]]),
+    );
+    this.ports = new TargetPorts(options.name, options.portalGroupTags ?? [], states, state);
     this.notices = new MediumNotices(state, log);
     this.services = {
       log,
@@ -81,7 +87,7 @@ export class ScsiTarget implements ScsiPort {
       holds: new Holds(state, options.slave, log),
       loadingNexus: undefined,
       attentionReported: (path, code) => this.attentionReported(path, code),
-      changeAccessStates: (changes, by) => this.changeAccessStates(changes, by),
+      changeAccessStates: (changes, by, done) => this.changeAccessStates(changes, by, done),
     };
     this.master = this.makeUnit('master', options.master, options);
     this.slave = this.makeUnit('slave', options.slave, options);
@@ -288,7 +294,11 @@ export class ScsiTarget implements ScsiPort {
     this.notices.tell(path.nexus.initiatorPort, path.unit.medium.generation, attached);
   }
 
-  private changeAccessStates(changes: readonly { state: number; group: number }[], by: Nexus): void {
+  private changeAccessStates(
+    changes: readonly { state: number; group: number }[],
+    by: Nexus,
+    done: () => void,
+  ): void {
     for (const { state, group } of changes) {
       const port = this.ports.byRelativeId(group);
       if (port === undefined) continue;
@@ -301,6 +311,14 @@ export class ScsiTarget implements ScsiPort {
         if (path.nexus !== by && !path.unit.removable) path.attention(SENSE.ASYMMETRIC_ACCESS_STATE_CHANGED);
       }
     }
+    this.ports.save((error) => {
+      if (error !== undefined)
+        this.services.log.warn(
+          { err: error },
+          'access states not kept: a restart brings back the configured ones',
+        );
+      done();
+    });
   }
 }
 

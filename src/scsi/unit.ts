@@ -63,7 +63,7 @@ export interface TargetServices {
   /** A unit attention has been reported to the initiator. */
   attentionReported(path: Path, code: number): void;
   /** SET TARGET PORT GROUPS. */
-  changeAccessStates(changes: readonly { state: number; group: number }[], by: Nexus): void;
+  changeAccessStates(changes: readonly { state: number; group: number }[], by: Nexus, done: () => void): void;
 }
 
 /** Counters since the target was made. */

@@ -383,3 +383,29 @@ void t.test(
     );
   },
 );
+
+void t.test(
+  'Access states are configured, and what an initiator sets outlives a restart until that changes (SPC-6 §6.45)',
+  async (t) => {
+    const state = new MemoryState();
+    const states = async (b: Bench): Promise<number[]> => {
+      const nexus = b.login(A);
+      const { data } = await b.run(nexus, 0, [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+      return [data[4], data[16]];
+    };
+    const portalGroupTags = [1, 2];
+    const configured = { state, portalGroupTags, accessStates: new Map([[2, 'non-optimized' as const]]) };
+    const first = bench(configured);
+    t.same(await states(first), [0, 1]);
+    const set = Buffer.from([0, 0, 0, 0, 3, 0, 0, 2]);
+    const nexus = first.login(A);
+    t.equal((await first.run(nexus, 0, [0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], set)).status, 0);
+    t.same(await states(first), [0, 3]);
+    t.same(await states(bench(configured)), [0, 3], 'after a restart');
+    const other = { state, portalGroupTags, accessStates: new Map([[2, 'standby' as const]]) };
+    t.same(await states(bench(other)), [0, 2], 'the operator has changed his mind');
+    state.fails = true;
+    t.equal((await first.run(nexus, 0, [0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], set)).status, 0);
+    t.equal(first.warnings.length, 1, 'not kept, and said so');
+  },
+);

@@ -247,3 +247,58 @@ void t.test(
     t.equal(await status(again, reserve), 0, 'CRH: and it changes nothing');
   },
 );
+
+void t.test('SPEC_I_PT registers other initiator ports, all or none (SPC-6 §5.14.7.3)', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  const transportId = (port: string, header = 0x45): Buffer => {
+    const id = Buffer.alloc(4 + Math.ceil((port.length + 1) / 4) * 4);
+    id[0] = header;
+    id.writeUInt16BE(id.length - 4, 2);
+    id.write(port, 4);
+    return id;
+  };
+  const register = async (
+    ids: Buffer,
+    { action = REGISTER, listBytes = ids.length, key = NONE, actionKey = KEY_A } = {},
+  ): Promise<string | number> => {
+    const list = Buffer.alloc(28);
+    list.write(key, 0, 'hex');
+    list.write(actionKey, 8, 'hex');
+    list[20] = 0x08;
+    list.writeUInt32BE(listBytes, 24);
+    const data = Buffer.concat([list, ids]);
+    const cdb = [0x5f, action, 0, 0, 0, 0, 0, data.length >>> 8, data.length & 255, 0];
+    const { status, code } = await b.run(a, 0, cdb, data);
+    return code === '' ? status : code;
+  };
+  const [portB, portC] = [B, C].map((name) => transportId(`${name},i,0x00023d000001`));
+  t.equal(await register(Buffer.concat([portB, portC]), { listBytes: 5 }), '05/26/00', 'a cut TransportID');
+  t.equal(await register(Buffer.concat([portB, transportId(C, 0x06)])), '05/26/00', 'SAS in an iSCSI target');
+  t.equal(await register(transportId(B)), '05/26/00', 'a port format without ISID');
+  t.equal(await register(portB, { action: 6 }), '05/26/00', 'not with REGISTER AND IGNORE EXISTING KEY');
+  t.same(await keys(b, a), [], 'nothing was registered');
+  t.equal(await register(Buffer.concat([portB, portC])), 0);
+  t.same(await keys(b, a), [KEY_A, KEY_A, KEY_A], 'itself and both');
+  t.equal(await register(portB, { key: KEY_A, actionKey: KEY_B }), '05/26/00', 'not when registered already');
+  t.equal(await out(b, b.login(B), RESERVE, { key: KEY_A, type: 5 }), 0, 'registered without having asked');
+  const { data } = await b.run(a, 0, [0x5e, 3, 0, 0, 0, 0, 0, 4, 0, 0]);
+  t.ok(data.includes(Buffer.from(`${C},i,0x00023d000001`)), 'READ FULL STATUS names them');
+  const many = bench();
+  const first = many.login(A);
+  const ids = Buffer.concat(
+    Array.from({ length: 64 }, (_, i) => transportId(`${B}${String(i)},i,0x00023d000001`)),
+  );
+  const list = Buffer.alloc(28);
+  list.write(KEY_A, 8, 'hex');
+  list[20] = 0x08;
+  list.writeUInt32BE(ids.length, 24);
+  const bytes = list.length + ids.length;
+  const cdb = [0x5f, REGISTER, 0, 0, 0, 0, 0, bytes >>> 8, bytes & 255, 0];
+  t.equal(
+    (await many.run(first, 0, cdb, Buffer.concat([list, ids]))).code,
+    '05/55/04',
+    'more than there is room for',
+  );
+  t.same(await keys(many, first), [], 'none of them');
+});

@@ -1,6 +1,7 @@
 /** REPORT and SET TARGET PORT GROUPS (SPC-6 §6.36, §6.45). */
 import { getU16, getU32, putU32 } from '../bytes.js';
-import { answer, failParameter, good } from '../respond.js';
+import { MEDIUM } from '../medium.js';
+import { answer, failParameter, good, pending } from '../respond.js';
 import type { Task } from '../task.js';
 import { ACCESS_STATE } from '../target-ports.js';
 import type { Path } from '../unit.js';
@@ -40,7 +41,7 @@ export function setTargetPortGroups(task: Task, path: Path): void {
       }
       changes.push({ state, group });
     }
-    services.changeAccessStates(changes, path.nexus);
-    good(task);
+    const kept = pending(task, () => good(task));
+    services.changeAccessStates(changes, path.nexus, () => kept(MEDIUM.OK));
   });
 }
