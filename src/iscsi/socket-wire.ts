@@ -21,6 +21,12 @@ export function attachSocket(accepted: Socket, makeListener: (wire: Wire) => Wir
   socket.on('error', (error) => {
     why = error.message;
   });
+  // The end of what the peer sends is the end of the connection (RFC 7143 §4.2.6). 'close' may come much later, when
+  // answers wait that nobody takes: a host that comes back at once must find its old nexus gone.
+  socket.on('end', () => {
+    peer.closed(why);
+    wire.end();
+  });
   socket.on('close', () => {
     wire.releaseAll();
     peer.closed(why);

@@ -150,3 +150,24 @@ void t.test(
     await server.close(0);
   },
 );
+
+void t.test(
+  'the end of what a peer sends ends its session at once, though answers wait that it does not take (§4.2.6)',
+  async (t) => {
+    const { server, port, memory } = await startServer();
+    const socket = await open(port);
+    socket.pause();
+    memory.stuckFromLba = 100_000;
+    for (let i = 0; i < 12; i++) socket.write(read10(1 + i, 0, 2048));
+    socket.write(read10(13, 100_000, 8));
+    await until(() => memory.stuck.size === 1);
+    socket.end();
+    await until(() => memory.attached.size === 0);
+    t.equal(memory.stuck.size, 0);
+    t.same(memory.ends, ['connection-lost']);
+    // The unread answers keep the peer's side open: only the target's own end was in question.
+    t.notOk(socket.destroyed);
+    socket.destroy();
+    await server.close(0);
+  },
+);
