@@ -72,6 +72,8 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   #how: 'logout' | 'connection-lost' = 'connection-lost';
   /** A logout is then not of the initiator's own accord: it will be back. */
   #askedToLeave = false;
+  /** A failed login whose answer is held back. */
+  #heldAnswer: NodeJS.Timeout | undefined;
   readonly #pdu: Pdu;
   statSN = 1;
   cid = 0;
@@ -124,6 +126,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   closed(why: string): void {
     if (this.#phase === 'closed') return;
     this.#phase = 'closed';
+    clearTimeout(this.#heldAnswer);
     if (this.#why === 'closed by the peer' && why !== '') this.#why = why;
     this.#fullFeature?.close();
     this.transmit.close();
@@ -236,6 +239,8 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   // ---- login
 
   #loginRequest(pdu: Pdu): void {
+    // The login has failed already: nothing that follows can mend it.
+    if (this.#heldAnswer !== undefined) return;
     if ((pdu.buffer[pdu.at] & OPCODE_MASK) !== REQUEST.LOGIN) {
       this.#notLogin(pdu);
       return;
@@ -243,6 +248,14 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     this.cid = pdu.view.getUint16(pdu.at + 20);
     const cmdSN = pdu.view.getUint32(pdu.at + 24);
     const answer = this.#login.request(pdu);
+    if (answer.delayMs > 0)
+      this.#heldAnswer = setTimeout(() => {
+        if (this.#phase === 'login') this.#answerLogin(answer, cmdSN);
+      }, answer.delayMs);
+    else this.#answerLogin(answer, cmdSN);
+  }
+
+  #answerLogin(answer: LoginAnswer, cmdSN: number): void {
     // A login is immediate: it takes no CmdSN (§11.12.8).
     const session = this.#session;
     const numbers = {

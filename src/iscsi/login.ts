@@ -28,8 +28,8 @@ export interface LoginServices {
   readonly portalGroupTag: number;
   findTarget: (name: string) => IscsiTargetOptions | undefined;
   discoveryAuthentication: (asker: Asker) => AuthenticationOptions;
-  /** Who failed to authenticate, for log and delay. */
-  refused: (initiator: string, why: string) => void;
+  /** Told who failed to authenticate; returns how long the answer is to be held back, in ms. */
+  refused: (initiator: string, why: string) => number;
   /** What the session of this handle has negotiated, for a login that joins it. */
   negotiationOf: (tsih: number) => Negotiation | undefined;
   /** Creates or joins the session; a status other than SUCCESS refuses. */
@@ -60,13 +60,17 @@ export interface LoginAnswer {
   outcome: 'continue' | 'full-feature' | 'failed';
   /** For the log. */
   why: string | undefined;
+  /** Hold the answer back that long. */
+  delayMs: number;
 }
 
 class Refusal extends Error {
   readonly status: LoginStatus;
-  constructor(status: LoginStatus, why: string) {
+  readonly delayMs: number;
+  constructor(status: LoginStatus, why: string, delayMs = 0) {
     super(why);
     this.status = status;
+    this.delayMs = delayMs;
   }
 }
 
@@ -102,7 +106,7 @@ export class Login {
     try {
       return this.#request(pdu);
     } catch (error) {
-      if (error instanceof Refusal) return this.#refuse(pdu, error.status, error.message);
+      if (error instanceof Refusal) return this.#refuse(pdu, error.status, error.message, error.delayMs);
       if (error instanceof TextError || error instanceof NegotiationError)
         return this.#refuse(pdu, LOGIN_STATUS.INITIATOR_ERROR, error.message);
       throw error;
@@ -259,8 +263,8 @@ export class Login {
   }
 
   #failed(why: string): never {
-    this.#services.refused(this.initiatorName ?? '', why);
-    throw new Refusal(LOGIN_STATUS.AUTHENTICATION_FAILURE, why);
+    const delayMs = this.#services.refused(this.initiatorName ?? '', why);
+    throw new Refusal(LOGIN_STATUS.AUTHENTICATION_FAILURE, why, delayMs);
   }
 
   // ---- operational stage
@@ -303,6 +307,7 @@ export class Login {
       fields: this.#fields(itt, flags, leaves, tsih, LOGIN_STATUS.SUCCESS, data),
       outcome: leaves && next === STAGE.FULL_FEATURE ? 'full-feature' : 'continue',
       why: undefined,
+      delayMs: 0,
     };
   }
 
@@ -328,8 +333,8 @@ export class Login {
     return tsih;
   }
 
-  #refuse(pdu: Pdu, status: LoginStatus, why: string): LoginAnswer {
-    return { fields: this.refuse(pdu, status), outcome: 'failed', why };
+  #refuse(pdu: Pdu, status: LoginStatus, why: string, delayMs = 0): LoginAnswer {
+    return { fields: this.refuse(pdu, status), outcome: 'failed', why, delayMs };
   }
 
   /** The response that ends this login with a status. */

@@ -125,6 +125,8 @@ export interface IscsiService {
   /** Binds every portal; rejects with an Error that has `code` (EADDRINUSE, …) and `portal` ("HOST:PORT"). */
   listen(): Promise<{ host: string; port: number; portalGroupTag: number }[]>;
   sessions(): SessionInfo[];
+  /** Logins that failed to authenticate since the start. */
+  readonly failedLogins: number;
   /** Drops a session; false if there is none of that id. */
   kill(id: number): boolean;
   /** Replaces the targets' rules (same names keep their sessions where access still allows it). */

@@ -4,7 +4,9 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { LOGIN_STATUS, type LoginStatus } from './constants.js';
 import { Connection, type ConnectionServices } from './connection.js';
+
 import { sendTargets, type ListeningPortal } from './discovery.js';
+import { FailedLogins } from './failed-logins.js';
 import type { LoginResult, LoginServices } from './login.js';
 import type {
   IscsiServerOptions,
@@ -28,6 +30,7 @@ export class IscsiServer implements IscsiService {
   readonly #connections = new Set<Connection>();
   readonly #sessions: Sessions;
   readonly #spin: Spin;
+  readonly #failedLogins = new FailedLogins();
   #housekeeping: NodeJS.Timeout | undefined;
 
   constructor(options: IscsiServerOptions) {
@@ -139,7 +142,11 @@ export class IscsiServer implements IscsiService {
       portalGroupTag: portal.portalGroupTag,
       findTarget: (name) => this.#targets.get(name),
       discoveryAuthentication: (asker) => this.#discoveryAuthentication(asker),
-      refused: (initiator, why) => log.warn({ initiator, address, why }, 'authentication failed'),
+      refused: (initiator, why) => {
+        const { failures, delayMs } = this.#failedLogins.add(address);
+        log.warn({ initiator, address, why, failures }, 'authentication failed');
+        return delayMs;
+      },
       negotiationOf: (tsih) => this.#sessions.byTsih(tsih)?.negotiation,
       enter: (login) => this.#enter(connection, portal, login),
     };
@@ -193,6 +200,10 @@ export class IscsiServer implements IscsiService {
   }
 
   // ---- IscsiService
+
+  get failedLogins(): number {
+    return this.#failedLogins.total;
+  }
 
   sessions(): SessionInfo[] {
     const infos: SessionInfo[] = [];
