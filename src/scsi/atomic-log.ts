@@ -36,10 +36,13 @@ export class AtomicLog {
     this.log = log;
   }
 
-  /** Finishes what a power cut or a crash interrupted. */
-  resume(unit: LogicalUnit): void {
+  /** Finishes what a power cut or a crash interrupted; `then` is called when nothing of it is left to write. */
+  resume(unit: LogicalUnit, then: () => void): void {
     const record = this.state.load(KEY);
-    if (record === undefined || record.length <= HEADER_BYTES) return;
+    if (record === undefined || record.length <= HEADER_BYTES) {
+      then();
+      return;
+    }
     const position = getU64(record, 0);
     const data = record.subarray(HEADER_BYTES);
     this.log.warn({ position, bytes: data.length }, 'an atomic write was interrupted and is done again');
@@ -51,6 +54,7 @@ export class AtomicLog {
         this.log.error({ position, result }, 'the atomic write could not be done again');
       this.replaying = false;
       unit.refresh();
+      then();
       this.next();
     });
   }

@@ -91,8 +91,8 @@ export class ScsiTarget implements ScsiPort {
     };
     this.master = this.makeUnit('master', options.master, options);
     this.slave = this.makeUnit('slave', options.slave, options);
-    this.master.atomics.resume(this.master);
-    this.master.sanitize.resume();
+    // In this order, so that nothing is written to what has been sanitized.
+    this.master.atomics.resume(this.master, () => this.master.sanitize.resume());
   }
 
   private makeUnit(kind: 'master' | 'slave', medium: Medium, options: ScsiTargetOptions): LogicalUnit {
