@@ -33,7 +33,7 @@ export function opcodePage(): string {
     '',
     '- GET EVENT STATUS NOTIFICATION is a command of MMC, for optical drives; a disk tells of a new medium by a unit attention.',
     '- SANITIZE, CRYPTOGRAPHIC ERASE: nothing is encrypted here, so there is no key to throw away.',
-    '- FORMAT UNIT and REASSIGN BLOCKS: the partition is the operator's, and its device keeps its own spare blocks.',
+    '- FORMAT UNIT and REASSIGN BLOCKS: formatting is for the operator, and the device below keeps its own spare blocks.',
     '- Protection information (RDPROTECT, WRPROTECT, VRPROTECT other than 0) and ACA (NACA=1) are refused.',
     '',
     '## Sense data',
