@@ -1,0 +1,60 @@
+/** conformance/matrix.md: every requirement that is tested, by theme, and those that are not. */
+import { chap } from './chap.js';
+import { command } from './command.js';
+import { digest } from './digest.js';
+import { discovery } from './discovery.js';
+import { life } from './life.js';
+import { login } from './login.js';
+import { negotiation } from './negotiation.js';
+import type { Requirement } from './requirement.js';
+import { taskManagement } from './task-management.js';
+import { untested } from './untested.js';
+import { write } from './write.js';
+
+/** Every theme by the name of its file. */
+export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
+  login,
+  negotiation,
+  chap,
+  discovery,
+  command,
+  write,
+  digest,
+  'task-management': taskManagement,
+  life,
+};
+
+const HEAD = `# What RFC 7143 and RFC 7144 ask of a target, and which test shows it
+
+Generated from the tables in conformance/rfc7143 by \`UPDATE_DOCS=1 npm test -- rfc7143/matrix\`, and compared with them by
+\`npm test\`. That run also executes every row against cldd and fails if one row fails: what stands here passes.
+ROBUST marks what no clause demands but a target on a network has to survive.
+`;
+
+export function matrix(): string {
+  const parts = [HEAD];
+  const all = Object.values(THEMES).flat();
+  const must = all.filter(({ level }) => level === 'MUST').length;
+  parts.push(
+    `${all.length} requirements with a test, ${must} of them MUST; ${untested.length} without, listed at the end.\n`,
+  );
+  for (const [theme, requirements] of Object.entries(THEMES)) {
+    parts.push(`## ${theme}\n`, table(['id', 'clause', 'level', 'requirement'], requirements.map(row)));
+  }
+  parts.push(
+    '## Without a test\n',
+    table(
+      ['clause', 'level', 'requirement', 'why'],
+      untested.map(({ clause, level, text, why }) => [clause, level, text, why]),
+    ),
+  );
+  return parts.join('\n');
+}
+
+const row = ({ id, clause, level, text }: Requirement): string[] => [id, clause, level, text];
+
+function table(heads: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |\n`;
+  return [line(heads), line(heads.map(() => '---')), ...rows.map(line)].join('');
+}

@@ -1,0 +1,73 @@
+/** Requirements on a target that no test here shows, with the reason: conformance/matrix.md lists them as such. */
+export interface Untested {
+  clause: string;
+  level: 'MUST' | 'SHOULD' | 'MAY';
+  text: string;
+  why: string;
+}
+
+const NO_RECOVERY = 'error recovery level 0 is negotiated';
+const ONE_CONNECTION = 'MaxConnections=1 is negotiated';
+
+export const untested: readonly Untested[] = [
+  {
+    clause: 'RFC 7143 §4.2.3, §6.3.4',
+    level: 'MUST',
+    text: 'commands of several connections of a session are ordered by CmdSN, each with a StatSN of its own',
+    why: ONE_CONNECTION,
+  },
+  {
+    clause: 'RFC 7143 §6.3.4, §7.14',
+    level: 'MUST',
+    text: 'a login with the CID of a failed connection reinstates it at error recovery level 2',
+    why: NO_RECOVERY,
+  },
+  {
+    clause: 'RFC 7143 §7.2, §11.16',
+    level: 'MUST',
+    text: 'SNACK: Data-In, R2T and status are sent again, DataACK releases what is retained',
+    why: NO_RECOVERY,
+  },
+  {
+    clause: 'RFC 7143 §7.2.2, §11.5.6',
+    level: 'MUST',
+    text: 'TASK REASSIGN moves the allegiance of a task to another connection',
+    why: NO_RECOVERY,
+  },
+  {
+    clause: 'RFC 7143 §7.5.3, §13.15, §13.16',
+    level: 'MUST',
+    text: 'Time2Wait and Time2Retain: a task outlives its connection that long',
+    why: NO_RECOVERY,
+  },
+  {
+    clause: 'RFC 7143 §4.2.3.4, §13.23',
+    level: 'MUST',
+    text: 'FastAbort: an asynchronous message of event 5 tells third parties of their aborted tasks',
+    why: 'TaskReporting=FastAbort is not offered',
+  },
+  {
+    clause: 'RFC 7143 §11.9.1',
+    level: 'MAY',
+    text: 'asynchronous SCSI events, and events 2 and 3 (a connection or all connections will be dropped)',
+    why: 'the target sends none of them',
+  },
+  {
+    clause: 'RFC 7143 §13.9, §4.4.2',
+    level: 'MUST',
+    text: 'a portal answers with the tag of its own group, and SendTargets names every portal with its tag',
+    why: 'the raw initiator has one portal; conformance/guest shows two portals with multipath',
+  },
+  {
+    clause: 'RFC 7143 §9.3',
+    level: 'MUST',
+    text: 'IPsec is implemented',
+    why: 'left to the operating system, as everywhere',
+  },
+  {
+    clause: 'RFC 7143 §12.1.1, §12.1.2',
+    level: 'MAY',
+    text: 'authentication by Kerberos 5 or SRP',
+    why: 'only CHAP is offered',
+  },
+];
