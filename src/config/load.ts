@@ -1,9 +1,8 @@
-/** Reads a configuration file: YAML, then its shape, then its sense; every mistake of a stage at once. */
+/** Reads a configuration file: YAML, its shape and its sense; every mistake at once. */
 import { readFileSync, statSync } from 'node:fs';
 import { OperationalError } from '../operational-error.js';
 import type { Configuration } from './configuration.js';
 import { ConfigurationError } from './mistakes.js';
-import type { Mistake } from './mistakes.js';
 import { checkShape } from './schema.js';
 import { build } from './semantics.js';
 import { parseYaml } from './yaml-document.js';
@@ -24,11 +23,10 @@ export function parseConfiguration(text: string, file: string): Configuration {
   const parsed = parseYaml(text);
   if ('mistake' in parsed) throw new ConfigurationError(file, [parsed.mistake]);
   const { document } = parsed;
-  const shape = checkShape(document);
-  if ('mistakes' in shape) throw new ConfigurationError(file, shape.mistakes);
-  const mistakes: Mistake[] = [];
-  const configuration = build(shape.raw, file, (path, message) => {
-    mistakes.push({ ...document.locate(path), path, message });
+  const { raw, mistakes, blamed } = checkShape(document);
+  if (raw === undefined) throw new ConfigurationError(file, mistakes);
+  const configuration = build(raw, file, (path, message) => {
+    if (!blamed.has(path)) mistakes.push({ ...document.locate(path), path, message });
   });
   if (mistakes.length > 0) throw new ConfigurationError(file, mistakes);
   return configuration;

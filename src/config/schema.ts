@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Ajv } from 'ajv';
 import type { ErrorObject } from 'ajv';
 import { PACKAGE_ROOT } from '../package-root.js';
+import { mend, placeOf } from './repair.js';
 import type { Mistake } from './mistakes.js';
 import type { YamlDocument } from './yaml-document.js';
 import type { RawConfiguration } from './raw.js';
@@ -39,14 +40,33 @@ function explain(error: ErrorObject): { key?: string; message: string } {
   }
 }
 
-/** Checks the shape; no mistakes: the value is a RawConfiguration. */
-export function checkShape(document: YamlDocument): { raw: RawConfiguration } | { mistakes: Mistake[] } {
+/** Rounds of mending, each of which can only bring out what the last one hid. */
+const ROUNDS_MAX = 8;
+
+/** The document as a configuration, what is wrong with its shape, and the places of which no more need be said. */
+export interface Shape {
+  mistakes: Mistake[];
+  /** Undefined if the shape is too far off to be looked at for its sense. */
+  raw: RawConfiguration | undefined;
+  blamed: ReadonlySet<string>;
+}
+
+export function checkShape(document: YamlDocument): Shape {
   validate ??= compile();
-  const { value } = document;
-  if (validate(value)) return { raw: value };
-  const mistakes = (validate.errors ?? []).map((error) => {
-    const { key, message } = explain(error);
-    return { ...document.locate(error.instancePath, key), path: error.instancePath, message };
-  });
-  return { mistakes };
+  const value: unknown = structuredClone(document.value);
+  const mistakes: Mistake[] = [];
+  const blamed = new Set<string>();
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    if (validate(value)) return { mistakes, raw: value, blamed };
+    const errors = validate.errors ?? [];
+    for (const error of errors) {
+      const { key, message } = explain(error);
+      // A stand-in may be of the wrong type, which is not the user's mistake.
+      if (blamed.has(error.instancePath)) continue;
+      blamed.add(placeOf(error));
+      mistakes.push({ ...document.locate(error.instancePath, key), path: error.instancePath, message });
+    }
+    if (!errors.map((error) => mend(value, error)).every(Boolean)) break;
+  }
+  return { mistakes, raw: undefined, blamed };
 }

@@ -20,7 +20,7 @@ import { readSuperblock } from './recovery.js';
 import { RESULT } from './results.js';
 import type { StateArea } from './state-area.js';
 import { BLOCK_BYTES } from './states.js';
-import { FileStore, createFile, removeFile, resizeFile } from './store.js';
+import { FileStore, createFile, removeFile, requireSpace, resizeFile } from './store.js';
 
 export interface SlaveStatus {
   readonly enabled: boolean;
@@ -47,6 +47,8 @@ export interface InitPartitionOptions {
   sizeBytes?: number;
   /** Erase whatever is there. */
   overwrite?: boolean;
+  /** A file may be larger than the room that its file system has now. */
+  thin?: boolean;
 }
 
 export class Partition {
@@ -85,7 +87,7 @@ export class Partition {
 
   /**
    * Makes a device or file a partition with an empty master.
-   * @throws OperationalError HOLDS_DATA (names what it found), SIZE_NEEDED, TOO_SMALL, PARTITION_BUSY …
+   * @throws OperationalError HOLDS_DATA (names what it found), SIZE_NEEDED, TOO_SMALL, NO_SPACE, PARTITION_BUSY …
    */
   static async init(
     path: string,
@@ -98,7 +100,10 @@ export class Partition {
       store = FileStore.open(path, 'write');
       if (!store.isBlockDevice) locks.push(takeLock(lockPath(path), path));
       refuseKnownContent(store, path, options.overwrite === true, locks);
-      if (options.sizeBytes !== undefined) resizeFile(store, path, options.sizeBytes);
+      if (options.sizeBytes !== undefined) {
+        if (!store.isBlockDevice && options.thin !== true) requireSpace(path, options.sizeBytes);
+        resizeFile(store, path, options.sizeBytes);
+      }
       const core = await initStore(store);
       return {
         uuid: uuidText(core.superblock.uuid),
@@ -217,13 +222,20 @@ function lockPath(path: string): string {
   return join(dirname(real), `.${basename(real)}.lock`);
 }
 
+/** What probe's names are called in a message, where they alone would say too little. */
+const SPELT_OUT: ReadonlyMap<string, string> = new Map([
+  ['cldd', 'a cldd partition'],
+  ['gpt', 'a GPT partition table'],
+  ['mbr', 'an MBR partition table'],
+]);
+
 function refuseKnownContent(store: FileStore, path: string, overwrite: boolean, locks: Lock[]): void {
   const found = probeStore(store);
   if (found === undefined) return;
   if (!overwrite) {
     throw new OperationalError(
       'HOLDS_DATA',
-      `${path} holds ${found === 'cldd' ? 'a cldd partition' : found}; nothing was changed; say --yes to erase it`,
+      `${path} holds ${SPELT_OUT.get(found) ?? found}; nothing was changed; say --yes to erase it`,
     );
   }
   if (found !== 'cldd') return;

@@ -15,10 +15,15 @@ import {
   read,
   readFileSync,
   readSync,
+  statSync,
+  statfsSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
 import { OperationalError } from '../operational-error.js';
+
+/** stat counts blocks of this size. */
+const STAT_BLOCK_BYTES = 512;
 
 export type StoreDone = (error: Error | null) => void;
 
@@ -173,6 +178,23 @@ export function removeFile(path: string): void {
 }
 
 /** Lets a file grow to the wished size; it is never cut. */
+/**
+ * Makes sure that the file can become as large as it says. A sparse file that runs into a full file system later is a
+ * partition that fails while people write to it.
+ * @throws OperationalError NO_SPACE
+ */
+export function requireSpace(path: string, sizeBytes: number): void {
+  const { bavail, bsize } = statfsSync(path);
+  const heldBytes = statSync(path).blocks * STAT_BLOCK_BYTES;
+  const freeBytes = bavail * bsize + heldBytes;
+  if (freeBytes >= sizeBytes) return;
+  throw new OperationalError(
+    'NO_SPACE',
+    `${path} would have ${sizeBytes} bytes, but its file system has room for only ${freeBytes}: ` +
+      'choose a smaller size, or say --thin if there will be room in time',
+  );
+}
+
 export function resizeFile(store: FileStore, path: string, sizeBytes: number): void {
   if (sizeBytes === store.sizeBytes) return;
   if (store.isBlockDevice || sizeBytes < store.sizeBytes) {

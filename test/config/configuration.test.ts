@@ -60,13 +60,16 @@ void t.test('the published schema describes every key, forbids unknown ones, and
     definitions?: Record<string, Node>;
     items?: Node;
     type?: string;
-    additionalProperties?: boolean;
+    additionalProperties?: unknown;
+    propertyNames?: unknown;
     $ref?: string;
   }
   const schema = JSON.parse(readFileSync(SCHEMA_FILE, 'utf8')) as Node;
   const visit = (node: Node, path: string): void => {
     if (node.$ref === undefined) t.ok(node.description, `${path} has a description`);
-    if (node.type === 'object') t.equal(node.additionalProperties, false, `${path} is closed`);
+    // A map from names that the user chooses says what these may be.
+    if (node.type === 'object')
+      t.ok(node.additionalProperties === false || node.propertyNames, `${path} is closed`);
     for (const [key, child] of Object.entries({ ...node.properties, ...node.definitions }))
       visit(child, `${path}/${key}`);
     if (node.items) visit(node.items, `${path}[]`);
@@ -302,3 +305,27 @@ void t.test('addresses as people write them', (t) => {
   t.notOk(addressMatches('10.0.0.5', '10.0.0.6'));
   t.end();
 });
+
+void t.test(
+  'mistakes of shape and of sense are told together, and none that only follows from another',
+  (t) => {
+    const text =
+      'portals:\n  - listen: 127.0.0.1:99999\ntargets:\n  - name: frob\n    colour: red\n    allowLoad: 3\n';
+    try {
+      parseConfiguration(text, '/etc/cldd.yaml');
+      t.fail('accepted');
+    } catch (error) {
+      t.ok(error instanceof ConfigurationError);
+      const lines = (error as ConfigurationError).message.split('\n');
+      t.match(lines, [
+        /^\/etc\/cldd\.yaml:2:13 \/portals\/0\/listen /,
+        /^\/etc\/cldd\.yaml:4:5 \/targets\/0 key "partition" is missing$/,
+        /^\/etc\/cldd\.yaml:4:11 \/targets\/0\/name /,
+        /^\/etc\/cldd\.yaml:5:5 \/targets\/0 unknown key "colour"$/,
+        /^\/etc\/cldd\.yaml:6:\d+ \/targets\/0\/allowLoad must be boolean$/,
+      ]);
+      t.equal(lines.length, 5);
+    }
+    t.end();
+  },
+);

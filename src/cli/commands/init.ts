@@ -10,6 +10,7 @@ import { parseSize } from '../size.js';
 interface InitOptions {
   size?: number;
   yes?: boolean;
+  thin?: boolean;
   json?: boolean;
   quiet?: boolean;
 }
@@ -26,19 +27,24 @@ export function addInit(program: Command): void {
       parseSize,
     )
     .option('--yes', 'erase what it holds')
+    .option('--thin', 'let the file be larger than the room that its file system has now')
     .option('--json', 'print JSON')
     .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText('after', examples('cldd init /dev/sdb1', 'cldd init /srv/files.cldd --size 100G'))
     .action(init);
 }
 
-async function init(path: string, { size, yes = false, json, quiet }: InitOptions): Promise<void> {
+async function init(
+  path: string,
+  { size, yes = false, thin = false, json, quiet }: InitOptions,
+): Promise<void> {
   if (size === undefined && !existsSync(path))
     throw new UsageError(
       `${path} does not exist: check the path, or give --size to create a file of that size`,
     );
   const result = await Partition.init(path, {
     overwrite: yes,
+    thin,
     ...(size === undefined ? {} : { sizeBytes: size }),
   });
   if (json) printJson({ partition: path, ...result });
