@@ -11,7 +11,7 @@
 
 import { BLOCK_BYTES } from './states.js';
 
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 export const KIB = 1024;
 export const MIB = 1024 * KIB;
 export const GIB = 1024 * MIB;
@@ -53,7 +53,7 @@ export const ACTIVITY_SLOTS = 4;
 export const ACTIVITY_ENTRY_BYTES = 12;
 const ACTIVITY_SLOT_BYTES_MAX = 64 * KIB;
 
-/** The records may hold 64 KiB in all; each costs its key and six bytes beside. */
+/** What all records may hold together; each costs its key and six bytes beside. */
 export const STATE_VALUE_BYTES_MAX = 256 * KIB;
 export const STATE_TWIN_BYTES = 264 * KIB;
 
