@@ -1,0 +1,197 @@
+/** The real engine against a model of ten lines: random histories, and every short one. */
+import fc from 'fast-check';
+import t from 'tap';
+import { Engine } from '../../src/cow/engine.js';
+import { initStore } from '../../src/cow/init.js';
+import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
+import { RESULT } from '../../src/cow/results.js';
+import { MemoryStore } from './stores.js';
+
+const PARTITION_BYTES = 8 << 20;
+const SECTOR_BYTES = 512;
+/** So much of the master is used: four blocks of eight sectors, two of them in another unit of the change map. */
+const SECTORS = 32;
+const PLACES = [0, 15].flatMap((block) => Array.from({ length: 16 }, (_, sector) => block * 8 + sector));
+
+type Operation =
+  | { kind: 'write' | 'unmap'; from: number; count: number }
+  | { kind: 'flush' | 'enable' | 'disable' | 'rollback' | 'checkpoint' | 'restart' };
+
+/** What the two disks have to show: a number a sector. */
+class Model {
+  master = new Array<number>(SECTORS).fill(0);
+  slave: number[] | undefined;
+
+  apply(operation: Operation, value: number): void {
+    const { kind } = operation;
+    if (kind === 'write') this.master.fill(value, operation.from, operation.from + operation.count);
+    else if (kind === 'unmap') this.master.fill(0, operation.from, operation.from + operation.count);
+    else if (kind === 'enable') this.slave ??= [...this.master];
+    else if (kind === 'disable') this.slave = undefined;
+    else if (kind === 'rollback' && this.slave !== undefined) this.master = [...this.slave];
+  }
+}
+
+/** Neighbouring sectors of the model are so in the runs of 16 that PLACES has. */
+const RUN = 16;
+
+class System {
+  #engine: Engine;
+  readonly #store: MemoryStore;
+
+  private constructor(store: MemoryStore, engine: Engine) {
+    this.#store = store;
+    this.#engine = engine;
+  }
+
+  static async make(base: MemoryStore): Promise<System> {
+    const store = new MemoryStore(PARTITION_BYTES, base);
+    store.recording = false;
+    return new System(store, await Engine.open(store));
+  }
+
+  async apply(operation: Operation, value: number): Promise<void> {
+    const engine = this.#engine;
+    const master = new MasterMedium(engine);
+    switch (operation.kind) {
+      case 'write':
+        for (const [position, length] of extents(operation)) {
+          const buffer = Buffer.alloc(length, value);
+          await new Promise((resolve) => master.writeAsync(position, buffer, 0, length, resolve));
+        }
+        break;
+      case 'unmap':
+        for (const [position, length] of extents(operation)) {
+          while (master.unmap(position, length) === RESULT.PENDING)
+            await new Promise((resolve) => {
+              if (master.prepareWrite(position, length, resolve) !== RESULT.PENDING) resolve(undefined);
+            });
+        }
+        break;
+      case 'flush':
+        await new Promise((resolve) => master.flush(resolve));
+        break;
+      case 'checkpoint':
+        await engine.committer.checkpoint();
+        break;
+      case 'restart':
+        await engine.close();
+        this.#engine = await Engine.open(this.#store);
+        break;
+      default:
+        // What can't be done now is refused, and changes nothing.
+        await engine[operation.kind]().catch(() => undefined);
+    }
+  }
+
+  get enabled(): boolean {
+    return this.#engine.core.superblock.enabled;
+  }
+
+  master(): number[] {
+    return sectors(new MasterMedium(this.#engine));
+  }
+
+  slave(): number[] | undefined {
+    return this.enabled ? sectors(new SlaveMedium(this.#engine)) : undefined;
+  }
+}
+
+/** The byte ranges of a range of the model. */
+function extents({ from, count }: { from: number; count: number }): [position: number, length: number][] {
+  const ranges: [number, number][] = [];
+  for (let run = 0; run < SECTORS; run += RUN) {
+    const first = Math.max(from, run);
+    const last = Math.min(from + count, run + RUN);
+    if (first < last) ranges.push([PLACES[first] * SECTOR_BYTES, (last - first) * SECTOR_BYTES]);
+  }
+  return ranges;
+}
+
+function sectors(medium: MasterMedium | SlaveMedium): number[] {
+  return PLACES.map((place) => {
+    const buffer = Buffer.alloc(SECTOR_BYTES);
+    medium.read(place * SECTOR_BYTES, buffer, 0, SECTOR_BYTES);
+    return buffer.every((byte) => byte === buffer[0]) ? buffer.readUInt8(0) : -1;
+  });
+}
+
+/** The first difference between engine and model, in words; undefined if there is none. */
+async function play(base: MemoryStore, operations: readonly Operation[]): Promise<string | undefined> {
+  const system = await System.make(base);
+  const model = new Model();
+  for (const [index, operation] of operations.entries()) {
+    const value = (index % 250) + 1;
+    await system.apply(operation, value);
+    model.apply(operation, value);
+    const [was, is] = [model, { master: system.master(), slave: system.slave() }].map(({ master, slave }) =>
+      JSON.stringify({ master, slave }),
+    );
+    if (was !== is) return `after ${JSON.stringify(operations.slice(0, index + 1))}: ${is}, not ${was}`;
+  }
+  return undefined;
+}
+
+async function blank(): Promise<MemoryStore> {
+  const store = new MemoryStore(PARTITION_BYTES);
+  await initStore(store);
+  return store;
+}
+
+const range = fc
+  .tuple(fc.nat(SECTORS - 1), fc.integer({ min: 1, max: 24 }))
+  .map(([from, count]) => ({ from, count: Math.min(count, SECTORS - from) }));
+/** UNMAP frees whole blocks; parts of one are the SCSI layer's to zero. */
+const blocks = fc
+  .tuple(fc.nat(3), fc.integer({ min: 1, max: 4 }))
+  .map(([from, count]) => ({ from: from * 8, count: Math.min(count, 4 - from) * 8 }));
+const operation: fc.Arbitrary<Operation> = fc.oneof(
+  { weight: 8, arbitrary: range.map((sectorRange) => ({ kind: 'write' as const, ...sectorRange })) },
+  { weight: 2, arbitrary: blocks.map((blockRange) => ({ kind: 'unmap' as const, ...blockRange })) },
+  {
+    weight: 7,
+    arbitrary: fc
+      .constantFrom('flush', 'enable', 'disable', 'rollback', 'checkpoint', 'restart')
+      .map((kind) => ({ kind })),
+  },
+);
+
+void t.test('Random histories: master and slave show what the model shows, after each step', async (t) => {
+  const base = await blank();
+  await fc.assert(
+    fc.asyncProperty(fc.array(operation, { maxLength: 40, size: 'max' }), async (operations) => {
+      const difference = await play(base, operations);
+      if (difference !== undefined) throw new Error(difference);
+    }),
+    { numRuns: 200 },
+  );
+  t.pass();
+});
+
+const ALPHABET: readonly Operation[] = [
+  { kind: 'write', from: 0, count: 8 },
+  { kind: 'write', from: 1, count: 2 },
+  { kind: 'unmap', from: 0, count: 8 },
+  { kind: 'enable' },
+  { kind: 'disable' },
+  { kind: 'rollback' },
+  { kind: 'restart' },
+];
+
+void t.test('Every history of four steps', async (t) => {
+  const base = await blank();
+  const differences: string[] = [];
+  let count = 0;
+  const extend = async (operations: readonly Operation[]): Promise<void> => {
+    if (operations.length === 4) {
+      count++;
+      const difference = await play(base, operations);
+      if (difference !== undefined) differences.push(difference);
+      return;
+    }
+    for (const next of ALPHABET) await extend([...operations, next]);
+  };
+  await extend([]);
+  t.same(differences, []);
+  t.equal(count, ALPHABET.length ** 4);
+});
