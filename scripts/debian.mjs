@@ -14,6 +14,8 @@ export const TEST_PROGRAMS = [
   { program: 'busybox', package: 'busybox-static' },
   { program: 'iscsid', package: 'open-iscsi' },
   { program: 'mke2fs', package: 'e2fsprogs' },
+  { program: 'debugfs', package: 'e2fsprogs' },
+  { program: 'mkfs.xfs', package: 'xfsprogs' },
   { program: 'sg_inq', package: 'sg3-utils' },
   { program: 'dmsetup', package: 'dmsetup' },
   { program: 'xz', package: 'xz-utils' },
