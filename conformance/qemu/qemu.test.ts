@@ -61,7 +61,8 @@ void t.test('under random writes the whole slave stays the master of the moment'
       await cldd.enableSlave();
       const slave = await readUnit(cldd.url('slave'), scratch);
       await writer.finish();
-      const count = explain(slave, base, writes) ?? -1;
+      // One write may be under way: as after a power failure, some of its sectors are there and others not.
+      const count = explain(slave, base, writes, { torn: true }) ?? -1;
       t.ok(
         count >= before,
         `the slave is the master after ${count} writes, ${before} of them acknowledged before`,
