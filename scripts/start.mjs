@@ -101,8 +101,7 @@ function serve(partition, socket, { host, port }) {
     const ready = / on (\S+),\d+/.exec(output);
     if (output.includes('\n') && ready) process.stdout.write(explain(ready[1], partition, socket));
   });
-  // On a terminal Ctrl-C reaches the daemon by itself, and a second signal would cut its stop short.
-  process.on('SIGINT', () => process.stdin.isTTY || daemon.kill('SIGTERM'));
+  process.on('SIGINT', () => daemon.kill('SIGTERM'));
   process.on('SIGTERM', () => daemon.kill('SIGTERM'));
   daemon.on('exit', (code) => (process.exitCode = code ?? 1));
 }

@@ -5,10 +5,12 @@ import type { DaemonOptions } from './daemon.js';
 /** Beyond the initiators' grace: time to make everything durable. */
 const CLOSE_MS = 20_000;
 const FAILURE = 1;
+/** A signal to a process group arrives twice when a parent in that group passes it on, as npm does: one request. */
+const SAME_REQUEST_MS = 1000;
 
 /**
  * Serves until a signal says stop, and resolves when all is closed. `ready` is called once everything listens.
- * SIGTERM and SIGINT end it (a second one at once), SIGHUP reloads. An unforeseen error ends the process with code 1:
+ * SIGTERM and SIGINT end it (another one, a second later or more, at once), SIGHUP reloads. An unforeseen error ends the process with code 1:
  * a daemon that is only half alive is worse than one that its supervisor restarts.
  */
 export async function runDaemon(options: DaemonOptions, ready: (daemon: Daemon) => void): Promise<void> {
@@ -18,14 +20,17 @@ export async function runDaemon(options: DaemonOptions, ready: (daemon: Daemon) 
     process.exit(FAILURE);
   };
   let requested = false;
+  let requestedAt = 0;
   let stop = (): void => undefined;
   const stopRequested = new Promise<void>((resolve) => (stop = resolve));
   const onStop = (signal: NodeJS.Signals): void => {
+    if (requested && performance.now() - requestedAt < SAME_REQUEST_MS) return;
     if (requested) {
       log.error({ signal }, 'second signal: ending at once');
       process.exit(FAILURE);
     }
     requested = true;
+    requestedAt = performance.now();
     log.info({ signal }, 'stopping');
     setTimeout(() => {
       log.error({}, 'the stop takes too long: ending at once');

@@ -165,6 +165,14 @@ void tap.test(
   },
 );
 
+void tap.test('one Ctrl-C that arrives twice, as through npm, is one request to stop', async (t) => {
+  const { daemon, socket } = await serve(t, await partition());
+  process.kill(daemon.pid, 'SIGINT');
+  process.kill(daemon.pid, 'SIGTERM');
+  t.same(await daemon.end('SIGINT'), { code: EXIT.DONE, signal: undefined });
+  t.notOk(existsSync(socket), 'the socket is gone');
+});
+
 void tap.test('serve that can not begin says why in one line', async (t) => {
   const server = createServer().listen(0, '127.0.0.1');
   await new Promise((done) => server.once('listening', done));
