@@ -193,11 +193,17 @@ void tap.test('serve that can not begin says why in one line', async (t) => {
   const plain = await cldd('serve', '--partition', blank(), '--portal', '127.0.0.1:0', '--socket', fresh());
   t.equal(plain.code, EXIT.FAILURE);
   isOneLine(t, plain.stderr, /not a cldd partition|cldd init/);
-  const nowhere = join(fresh(), 'absent', 'cldd.sock');
-  t.not(
-    (await cldd('serve', '--partition', path, '--portal', '127.0.0.1:0', '--socket', nowhere)).code,
-    EXIT.DONE,
+  const nowhere = await cldd(
+    'serve',
+    '--partition',
+    path,
+    '--portal',
+    '127.0.0.1:0',
+    '--socket',
+    join(blank(), 'cldd.sock'),
   );
+  t.equal(nowhere.code, EXIT.FAILURE, 'a control socket below a file');
+  isOneLine(t, nowhere.stderr, /cldd\.sock/);
 });
 
 void tap.test('npm start: an unwritable folder and a full disc are one clear line each', async (t) => {
