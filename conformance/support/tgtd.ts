@@ -5,6 +5,9 @@ import { freePort } from './ports.js';
 export interface Tgtd {
   target: string;
   ports: number[];
+  pid: number;
+  /** Runs tgtadm on it. */
+  admin(...args: string[]): Promise<string>;
   stop(): Promise<void>;
 }
 
@@ -44,6 +47,8 @@ export async function startTgtd(files: readonly string[], portals = 1): Promise<
   return {
     target,
     ports,
+    pid: daemon.pid,
+    admin,
     stop: async () => {
       await daemon.end('SIGKILL');
     },

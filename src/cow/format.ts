@@ -94,7 +94,7 @@ const clamp = (value: number, low: number, high: number): number => Math.min(hig
 
 /** The fixed regions of a new partition, and where its first segment begins. */
 export function layoutHead(partitionBytes: number): HeadLayout & { segmentOffset: number } {
-  const wished = 2 ** Math.round(Math.log2(partitionBytes / (2048 * JOURNAL_BLOCK_BYTES)));
+  const wished = 2 ** Math.round(Math.log2(partitionBytes / (256 * JOURNAL_BLOCK_BYTES)));
   const journalBlocks = clamp(wished, JOURNAL_BLOCKS_MIN, JOURNAL_BLOCKS_MAX);
   const pages = Math.ceil(partitionBytes / 2 / PAGE_COVERS_BYTES);
   const activitySlotBytes = clamp(

@@ -39,7 +39,7 @@ export interface ConnectionServices {
   readonly portalGroupTag: number;
   login: (connection: Connection) => LoginServices;
   sendTargets: (connection: Connection, value: string) => [string, string][] | undefined;
-  /** Called at every receive, for the spin. */
+  /** Called after every receive, for the spin. */
   active: () => void;
   closed: (connection: Connection) => void;
 }
@@ -118,8 +118,8 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     if (this.#phase === 'closing' || this.#phase === 'closed') return true;
     this.#receive.end += bytes;
     this.heardAtMs = performance.now();
-    this.#services.active();
     this.#run();
+    this.#services.active();
     return !this.#stalled;
   }
 

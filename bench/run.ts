@@ -1,0 +1,118 @@
+/** `npm run bench`: see `--help`, and docs/performance.md for the method. */
+import { mkdtempSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, release, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ROOT } from '../conformance/support/paths.js';
+import { compileLoad } from './load.js';
+import { type Entrant, diverge, fillAndCheck, measure } from './measure.js';
+import { type Peer, startCldd, startIstgt, startPrototype, startTgtdPeer } from './peers.js';
+import { type Results, toMarkdown, toSvg } from './report.js';
+import { WORKLOADS } from './workloads.js';
+
+const HELP = `npm run bench -- [options]: compares cldd with other iSCSI targets on this machine
+
+  --rows ID,…        only these rows (${WORKLOADS.map(({ id }) => id).join(', ')})
+  --peers NAME,…     of tgtd, tuned, istgt (all unless told); none: cldd alone
+  --prototype FILE   a Node script that serves env FILE on env PORT joins them
+  --rounds N         5
+  --seconds N        of each run; 1.5
+  --size MIB         of each LUN that are used; 1024
+  --folder DIR       where the stores are made (and removed); the system's folder for temporary files
+  --short            one round of 0.3 s on 64 MiB: shows that it works, not how fast it is
+  --save             keeps the results as bench/results.{json,md,svg} and in docs/performance.md
+`;
+
+const { values } = parseArgs({
+  options: {
+    rows: { type: 'string' },
+    peers: { type: 'string' },
+    prototype: { type: 'string' },
+    rounds: { type: 'string' },
+    seconds: { type: 'string' },
+    size: { type: 'string' },
+    folder: { type: 'string', default: tmpdir() },
+    short: { type: 'boolean', default: false },
+    save: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
+
+if (values.help) process.stdout.write(HELP);
+else await bench();
+
+async function bench(): Promise<void> {
+  const settings = {
+    rounds: Number(values.rounds ?? (values.short ? 1 : 5)),
+    seconds: Number(values.seconds ?? (values.short ? 0.3 : 1.5)),
+    region: Number(values.size ?? (values.short ? 64 : 1024)) * 2 ** 20,
+  };
+  const wanted = values.rows?.split(',');
+  const workloads = WORKLOADS.filter(({ id }) => wanted?.includes(id) ?? true);
+  await compileLoad();
+  const folder = mkdtempSync(join(resolve(values.folder), 'cldd-bench-'));
+  const entrants: Entrant[] = [];
+  try {
+    await enter(entrants, folder, settings.region);
+    const results: Results = {
+      at: new Date().toISOString().slice(0, 16).replace('T', ' ') + ' UTC',
+      machine: `${cpus().length} × ${cpus()[0].model}, Linux ${release()}`,
+      node: process.versions.node,
+      settings,
+      peers: Object.fromEntries(entrants.map(({ column, peer }) => [column, peer.version])),
+      rows: [],
+    };
+    for (const workload of workloads) {
+      process.stderr.write(`${workload.title} …\n`);
+      results.rows.push({ workload, measured: await measure(workload, entrants, settings) });
+    }
+    process.stdout.write(toMarkdown(results));
+    if (values.save) save(results);
+  } finally {
+    for (const { peer } of entrants) await peer.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Starts every target, fills its store and reads it back. */
+async function enter(entrants: Entrant[], folder: string, region: number): Promise<void> {
+  const peers = values.peers?.split(',') ?? ['tgtd', 'tuned', 'istgt'];
+  const starts: [column: string, start: () => Promise<Peer>][] = [
+    ['cldd', () => startCldd(folder, region)],
+    ['cldd, slave enabled', () => startCldd(folder, region, 'cldd-slave')],
+  ];
+  if (peers.includes('tgtd')) starts.push(['tgtd', () => startTgtdPeer(folder, region)]);
+  if (peers.includes('tuned')) starts.push(['tgtd tuned', () => startTgtdPeer(folder, region, true)]);
+  if (peers.includes('istgt')) starts.push(['istgt', () => startIstgt(folder, region)]);
+  const { prototype } = values;
+  if (prototype !== undefined)
+    starts.push(['prototype', () => startPrototype(resolve(prototype), folder, region)]);
+  mkdirSync(folder, { recursive: true });
+  for (const [column, start] of starts) {
+    process.stderr.write(`${column}: start, fill, check …\n`);
+    const peer = await start();
+    const slaveEnabled = column.endsWith('enabled');
+    entrants.push({ column, peer, slaveEnabled });
+    await fillAndCheck(peer, region);
+    if (!slaveEnabled || peer.slave === undefined) continue;
+    // Reads meet a master of which half has parted from the slave, block by block.
+    await peer.slave.enable();
+    await diverge(peer, region, 0.5);
+  }
+}
+
+const BEGIN = '<!-- bench: begin -->\n';
+const END = '<!-- bench: end -->\n';
+
+function save(results: Results): void {
+  const table = toMarkdown(results);
+  const folder = join(ROOT, 'bench');
+  writeFileSync(join(folder, 'results.json'), `${JSON.stringify(results, undefined, 1)}\n`);
+  writeFileSync(join(folder, 'results.md'), `# What \`npm run bench -- --save\` printed\n\n${table}`);
+  writeFileSync(join(folder, 'results.svg'), toSvg(results));
+  const document = join(ROOT, 'docs/performance.md');
+  const text = readFileSync(document, 'utf8');
+  const [before, rest] = text.split(BEGIN);
+  const after = rest.split(END)[1];
+  writeFileSync(document, `${before}${BEGIN}${table}${END}${after}`);
+}
