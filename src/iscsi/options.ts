@@ -150,5 +150,5 @@ export const DEFAULT_LIMITS: IscsiLimits = {
   initialR2T: false,
   immediateData: true,
   connectionBufferBytesMax: 16_777_216,
-  spinUs: 200,
+  spinUs: 500,
 };

@@ -53,6 +53,7 @@ void t.test('a poll that finds nothing is left out more and more, and comes back
     loop.ms += 0.01;
   }
   t.ok(turns > 7000, 'and soon all are when they follow each other closely');
+  t.end();
 });
 
 void t.test('an empty turn that takes a millisecond makes it pause, longer every time', (t) => {
