@@ -6,6 +6,15 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 
+/** What the bench compiles its load with, and whom it compares with. */
+export const BENCH_PROGRAMS = [
+  { program: 'gcc', package: 'gcc' },
+  { file: '/usr/include/stdlib.h', package: 'libc6-dev' },
+  { file: '/usr/include/iscsi/iscsi.h', package: 'libiscsi-dev' },
+  { program: 'tgtd', package: 'tgt' },
+  { program: 'istgt', package: 'istgt' },
+];
+
 /** Every program that conformance/ runs, and the package that brings it. */
 export const TEST_PROGRAMS = [
   { program: 'iscsi-test-cu', package: 'libiscsi-bin' },
@@ -22,6 +31,7 @@ export const TEST_PROGRAMS = [
   { program: 'ldd', package: 'libc-bin' },
   { program: 'setpriv', package: 'util-linux' },
   { file: '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so', package: 'qemu-block-extra' },
+  ...BENCH_PROGRAMS,
 ];
 
 /** In CI every client has to be there. */

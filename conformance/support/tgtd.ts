@@ -11,13 +11,15 @@ export interface Tgtd {
   stop(): Promise<void>;
 }
 
+let started = 0;
+
 /** Serves each backing file as a LUN, from LUN 1 on (0 is tgtd's controller), on as many portals as asked for. */
 export async function startTgtd(files: readonly string[], portals = 1): Promise<Tgtd> {
   const target = 'iqn.2025-01.org.example:tgtd';
   const ports: number[] = [];
   for (let portal = 0; portal < portals; portal++) ports.push(await freePort());
   // The control port is only a number in the name of a unix socket.
-  const control = String((process.pid % 32_000) + 1);
+  const control = String(((process.pid * 8 + started++) % 32_000) + 1);
   const listen = ports.map((port) => `portal=127.0.0.1:${port}`).join(',');
   const daemon = new Running('tgtd', ['-f', '--iscsi', listen, '-C', control]);
   const admin = async (...args: string[]): Promise<string> =>

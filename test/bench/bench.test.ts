@@ -1,0 +1,34 @@
+/** The bench works: every target starts, keeps what is written to it, and stands in the table. Never how fast it is. */
+import { resolve } from 'node:path';
+import tap from 'tap';
+import { median, ratio } from '../../bench/report.js';
+import type { Measured } from '../../bench/load.js';
+import { needing } from '../../conformance/support/clients.js';
+import { run } from '../../conformance/support/processes.js';
+
+const PROGRAM = resolve(import.meta.dirname, '../../bench/run.js');
+
+void tap.test(
+  'the short form compares cldd with tgtd and istgt, having read back every byte',
+  needing('gcc', 'tgtd', 'istgt'),
+  async (t) => {
+    const args = [PROGRAM, '--short', '--rows', 'read-32,write-32,fua-1'];
+    const done = await run(process.execPath, args, { timeoutMs: 240_000 });
+    t.equal(done.code, 0, done.stderr);
+    t.match(done.stdout, /^\| workload \| slave disabled \| slave enabled \| tgtd tuned \| istgt \|$/m);
+    for (const title of ['random read, depth 32', 'random write, depth 32', 'with FUA, depth 1']) {
+      const ratios = new RegExp(`^\\| 4 KiB .*${title} (\\| \\d+\\.\\d+ \\([^|]+){4}\\|$`, 'm');
+      t.match(done.stdout, ratios, title);
+    }
+  },
+);
+
+void tap.test('a ratio is the median of what each round gave', async (t) => {
+  t.equal(median([3, 1, 2]), 2);
+  t.equal(median([4, 1, 2, 3]), 2.5);
+  const rates = (...all: number[]): Measured[] => all.map((opsPerSecond) => ({ opsPerSecond }) as Measured);
+  const row = { cldd: rates(30, 10, 40), tgtd: rates(10, 10, 10) };
+  t.same(ratio(row, 'cldd'), { median: 3, low: 1, high: 4 });
+  t.equal(ratio(row, 'istgt'), undefined, 'a target that did not take part has none');
+  await Promise.resolve();
+});
