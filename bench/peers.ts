@@ -119,7 +119,7 @@ export async function startIstgt(folder: string, bytes: number): Promise<Peer> {
   FirstBurstLength 262144
   MaxBurstLength 1048576
   MaxRecvDataSegmentLength 262144
-  InitialR2T No
+  InitialR2T Yes
 [UnitControl]
   AuthMethod None
   AuthGroup None
