@@ -30,8 +30,23 @@ export interface Arguments {
   since?: number;
   /** Position in bytes where the answer begins. */
   from?: number;
+  /** For slave-read: the slave must still be of this generation. */
+  generation?: number;
+  /** Bytes; see COMMANDS. */
+  position?: number;
+  length?: number;
   session?: number;
   level?: string;
+}
+
+/** Bytes of data in one answer to slave-read; a hole may be longer. */
+export const SLAVE_READ_BYTES_MAX = 1024 * 1024;
+
+/** The answer to slave-read: what begins at `position`; `data` in base64, null for a hole. */
+export interface SlaveExtent {
+  position: number;
+  length: number;
+  data: string | null;
 }
 
 const TARGET = { target: { type: 'string', minLength: 1, maxLength: 255 } };
@@ -45,6 +60,12 @@ export const COMMANDS = {
   'session-kill': { session: { type: 'integer', minimum: 1, maximum: 65535 } },
   'slave-enable': { ...TARGET, crashConsistent: { type: 'boolean' } },
   'slave-disable': { ...TARGET, ...FORCE },
+  'slave-read': {
+    ...TARGET,
+    generation: { type: 'integer', minimum: 1 },
+    position: { type: 'integer', minimum: 0, multipleOf: 512 },
+    length: { type: 'integer', minimum: 512, multipleOf: 512 },
+  },
   rollback: { ...TARGET, ...FORCE },
   changes: { ...TARGET, since: { type: 'integer', minimum: 0 }, from: { type: 'integer', minimum: 0 } },
   grow: TARGET,
@@ -53,7 +74,10 @@ export const COMMANDS = {
 } as const;
 export type CommandName = keyof typeof COMMANDS;
 
-const REQUIRED: Partial<Record<CommandName, string[]>> = { 'session-kill': ['session'] };
+const REQUIRED: Partial<Record<CommandName, string[]>> = {
+  'session-kill': ['session'],
+  'slave-read': ['generation', 'position', 'length'],
+};
 
 export interface Request {
   command: CommandName;

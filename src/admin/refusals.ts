@@ -9,6 +9,7 @@ const REFUSALS: ReadonlySet<string> = new Set([
   'MASTER_MOUNTED',
   'NEEDS_YES',
   'NOT_ENABLED',
+  'BACKUP_EXISTS',
   'PARTITION_BUSY',
   'SLAVE_HELD',
   'TARGET_AMBIGUOUS',

@@ -11,6 +11,8 @@ export const EXIT = {
   /** It could be done, but should not; the reason is on stderr. */
   REFUSED: 3,
   UNREACHABLE: 4,
+  /** It is done, but something beside it went wrong; what, is on stderr. */
+  WARNINGS: 5,
 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
@@ -21,10 +23,18 @@ export class UsageError extends OperationalError {
   }
 }
 
+/** All that was asked for is done, but the operator should know of something. */
+export class DoneWithWarnings extends OperationalError {
+  constructor(warnings: readonly string[]) {
+    super('WARNINGS', `done with warnings: ${warnings.join('; ')}`);
+  }
+}
+
 const USAGE_CODES: ReadonlySet<string> = new Set(['USAGE', 'SIZE_NEEDED']);
 
 export function exitCodeOf(error: unknown): ExitCode {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.DONE : EXIT.USAGE;
+  if (error instanceof DoneWithWarnings) return EXIT.WARNINGS;
   if (error instanceof DaemonError) return error.refused ? EXIT.REFUSED : EXIT.FAILURE;
   if (isRefusal(error)) return EXIT.REFUSED;
   if (!(error instanceof OperationalError)) return EXIT.FAILURE;

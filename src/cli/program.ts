@@ -1,6 +1,7 @@
 /** All commands of `cldd`, with their help. */
 import { Command } from 'commander';
 import { packageVersion } from '../package-root.js';
+import { addBackup } from './commands/backup.js';
 import { addConfig } from './commands/config.js';
 import { addEngineCommands } from './commands/engine.js';
 import { addInit } from './commands/init.js';
@@ -15,7 +16,8 @@ Exit codes:
   1  failure
   2  wrong usage
   3  refused; the reason is on stderr
-  4  the daemon can't be reached`;
+  4  the daemon can't be reached
+  5  done, but with warnings, which are on stderr`;
 
 export function createProgram(): Command {
   const program = new Command('cldd')
@@ -27,7 +29,16 @@ export function createProgram(): Command {
     .addHelpText('after', EXIT_CODES);
   // Set before the commands are added, which inherit it: errors end in main, with our exit codes.
   program.exitOverride();
-  for (const add of [addInit, addServe, addStatus, addSlave, addOperations, addEngineCommands, addConfig])
+  for (const add of [
+    addInit,
+    addServe,
+    addStatus,
+    addSlave,
+    addOperations,
+    addEngineCommands,
+    addBackup,
+    addConfig,
+  ])
     add(program);
   return program;
 }

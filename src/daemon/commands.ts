@@ -3,6 +3,7 @@ import type { Arguments, CommandName, Request } from '../admin/protocol.js';
 import type { LogLevel } from '../config/configuration.js';
 import { OperationalError } from '../operational-error.js';
 import type { Daemon } from './daemon.js';
+import { readSlave } from './read-slave.js';
 import { sessionStatus } from './status.js';
 import type { ChangedRange } from './partition-engine.js';
 
@@ -53,6 +54,10 @@ const COMMANDS: Record<CommandName, Execute> = {
     const served = daemon.target(target);
     await served.disable({ force });
     return { target: served.name, enabled: false };
+  },
+  'slave-read': async (daemon, { target, generation = 0, position = 0, length = 0 }) => {
+    const { name, partition } = daemon.target(target);
+    return await readSlave(name, partition, { generation, position, length });
   },
   rollback: async (daemon, { target, force = false }) => {
     const served = daemon.target(target);

@@ -1,0 +1,61 @@
+/** Hooks of `cldd backup`: shell commands with a time limit, and one that runs whatever happens. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { OperationalError } from '../../operational-error.js';
+
+/** What the guard ends with when its time was up before it was released. */
+export const GUARD_TIMED_OUT = 75;
+
+/** Runs a shell command; its output goes to stderr. @throws {OperationalError} HOOK_FAILED */
+export async function runHook(name: string, command: string, limitSeconds: number): Promise<void> {
+  const child = spawn('/bin/sh', ['-c', command], { stdio: ['ignore', 2, 2], detached: true });
+  const timer = setTimeout(() => endGroup(child.pid), limitSeconds * 1000);
+  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  clearTimeout(timer);
+  if (code === 0) return;
+  const why = signal === null ? `ended with ${code}` : `took more than ${limitSeconds} s and was ended`;
+  throw new OperationalError('HOOK_FAILED', `the ${name} hook ${why}: ${command}`);
+}
+
+/** With all that it started. */
+export function endGroup(pid: number | undefined): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** Lets the command of `startGuard` run now. @throws {OperationalError} HOOK_FAILED, HOOK_TIMEOUT */
+export type Release = () => Promise<void>;
+
+/**
+ * Runs `command` when released, when the time is up, or when this process ends in whatever way: a process of its own,
+ * in a session of its own, waits for the end of a pipe that only we hold.
+ */
+export async function startGuard(command: string, limitSeconds: number): Promise<Release> {
+  const script = fileURLToPath(new URL('guard.js', import.meta.url));
+  const guard = spawn(process.execPath, [script, command, String(limitSeconds)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    detached: true,
+  });
+  const closed = once(guard, 'exit') as Promise<[number | null]>;
+  // It says a word when it is on guard; nothing may be frozen before.
+  await Promise.race([once(guard.stdout, 'data'), closed]);
+  if (guard.exitCode !== null)
+    throw new OperationalError('HOOK_FAILED', "the post hook's guard could not be started");
+  guard.stdin.on('error', () => undefined);
+  return async () => {
+    guard.stdin.end();
+    const [code] = await closed;
+    if (code === 0) return;
+    if (code === GUARD_TIMED_OUT)
+      throw new OperationalError(
+        'HOOK_TIMEOUT',
+        `the post hook had to run before the slave was enabled: pre hook and enable took more than ${limitSeconds} s (--freeze-limit)`,
+      );
+    throw new OperationalError('HOOK_FAILED', `the post hook ended with ${code}: ${command}`);
+  };
+}

@@ -1,0 +1,152 @@
+/** Where a backup goes: a file, a folder of generations, or stdout. A file is not there until it is whole. */
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { open, rename } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import { once } from 'node:events';
+import { dirname, join } from 'node:path';
+import { OperationalError } from '../../operational-error.js';
+import { PARTIAL_SUFFIX, SUFFIX, listBackups, readFrames } from './backup-file.js';
+import type { BackupFile } from './backup-file.js';
+import type { Sink } from './copy.js';
+import { FrameReader, FrameWriter, headerOf } from './format.js';
+import type { BackupHeader } from './format.js';
+
+export interface Place {
+  /** Undefined: stdout. */
+  final: string | undefined;
+  partial: string | undefined;
+  /** The backup that an incremental one would build on. */
+  base: BackupFile | undefined;
+}
+
+/** @throws {OperationalError} BACKUP_EXISTS */
+export function placeOf(to: string, uuid: string, generation: number): Place {
+  if (to === '-') return { final: undefined, partial: undefined, base: undefined };
+  if (statSync(to, { throwIfNoEntry: false })?.isDirectory() === true) {
+    const name = `${uuid.slice(0, 8)}-g${String(generation).padStart(6, '0')}`;
+    const earlier = listBackups(to).filter(
+      ({ header }) => header.uuid === uuid && header.generation < generation,
+    );
+    const [final, partial] = [join(to, name + SUFFIX), join(to, name + PARTIAL_SUFFIX)];
+    return { final: refuseExisting(final), partial, base: earlier.at(-1) };
+  }
+  return { final: refuseExisting(to), partial: `${to}.partial`, base: undefined };
+}
+
+function refuseExisting(path: string): string {
+  if (!existsSync(path)) return path;
+  throw new OperationalError('BACKUP_EXISTS', `${path} exists: choose another name, or remove it`);
+}
+
+/** Removes what interrupted backups of earlier generations left: no generation comes twice. */
+export function removeStale(folder: string, uuid: string, keep: string): void {
+  for (const name of readdirSync(folder))
+    if (
+      name.startsWith(`${uuid.slice(0, 8)}-g`) &&
+      name.endsWith(PARTIAL_SUFFIX) &&
+      join(folder, name) !== keep
+    )
+      rmSync(join(folder, name));
+}
+
+export interface OpenStream {
+  header: BackupHeader;
+  writer: FrameWriter;
+  sink: Sink;
+  from: number;
+  /** All was copied already; only the name is missing. */
+  complete: boolean;
+  /** Makes it durable and puts it in its place. */
+  finish: () => Promise<void>;
+}
+
+/** The header of an interrupted backup, if there is one. */
+export function interrupted({ partial }: Place): BackupHeader | undefined {
+  if (partial === undefined || !existsSync(partial)) return undefined;
+  return soundFrames(partial).header;
+}
+
+/** As far as a file is sound. */
+function soundFrames(path: string): {
+  header: BackupHeader | undefined;
+  reader: FrameReader;
+  end: number;
+  from: number;
+  complete: boolean;
+} {
+  const reader = new FrameReader();
+  let header: BackupHeader | undefined;
+  let [end, from] = [0, 0];
+  try {
+    for (const read of readFrames(path, reader)) {
+      const { frame } = read;
+      header ??= headerOf(frame);
+      end = read.end;
+      if (frame.type === 'DONE') return { header, reader, end, from, complete: true };
+      from = frame.position + frame.length;
+    }
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+  }
+  return { header, reader, end, from, complete: false };
+}
+
+/** Begins a stream with its header, or goes on with an interrupted one (`resume`). */
+export async function openStream(place: Place, header: BackupHeader, resume: boolean): Promise<OpenStream> {
+  const { final, partial } = place;
+  if (final === undefined || partial === undefined) {
+    const sink = async (bytes: Buffer): Promise<void> => {
+      if (!process.stdout.write(bytes)) await once(process.stdout, 'drain');
+    };
+    return {
+      header,
+      ...(await begin(header, sink)),
+      sink,
+      from: 0,
+      complete: false,
+      finish: () => Promise.resolve(),
+    };
+  }
+  const sound = resume ? soundFrames(partial) : undefined;
+  const goesOn = sound?.header !== undefined;
+  const file = await open(partial, goesOn ? 'r+' : 'w', 0o600);
+  let at = 0;
+  const sink = async (bytes: Buffer): Promise<void> => {
+    let written = 0;
+    while (written < bytes.length)
+      written += (await file.write(bytes, written, bytes.length - written, at + written)).bytesWritten;
+    at += bytes.length;
+  };
+  const finish = (): Promise<void> => finishFile(file, partial, final);
+  if (sound?.header === undefined) {
+    const { writer } = await begin(header, sink);
+    await file.sync();
+    return { header, writer, sink, from: 0, complete: false, finish };
+  }
+  await file.truncate(sound.end);
+  at = sound.end;
+  const writer = new FrameWriterAfter(sound.reader);
+  return { header: sound.header, writer, sink, from: sound.from, complete: sound.complete, finish };
+}
+
+/** Goes on after frames that a reader has counted and summed; one that did not fit is not in its sum. */
+class FrameWriterAfter extends FrameWriter {
+  constructor(reader: FrameReader) {
+    super(reader.hash, reader.number);
+  }
+}
+
+async function begin(header: BackupHeader, sink: Sink): Promise<{ writer: FrameWriter }> {
+  const writer = new FrameWriter();
+  await sink(writer.frame('HEAD', 0, 0, Buffer.from(JSON.stringify(header))));
+  return { writer };
+}
+
+async function finishFile(file: FileHandle, partial: string, final: string): Promise<void> {
+  await file.sync();
+  await file.close();
+  await rename(partial, final);
+  const folder = await open(dirname(final), 'r');
+  await folder.sync();
+  await folder.close();
+}

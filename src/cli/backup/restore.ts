@@ -1,0 +1,156 @@
+/** Writes a chain of backups to a raw image, a block device, or the master of a cldd partition. */
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { Partition } from '../../cow/partition.js';
+import { OperationalError } from '../../operational-error.js';
+import { MEDIUM } from '../../scsi/medium.js';
+import { readFrames } from './backup-file.js';
+import type { BackupFile } from './backup-file.js';
+import { dataOf } from './format.js';
+import type { Progress } from './progress.js';
+
+const ZEROS = Buffer.alloc(1024 * 1024);
+/** A map page's worth: its pages are at hand together. */
+const UNMAP_BYTES = 32 * 1024 * 1024;
+
+/** What is restored to. Positions ascend within a backup. */
+interface Destination {
+  write(position: number, data: Buffer): Promise<void>;
+  zero(position: number, length: number): Promise<void>;
+  /** Makes all durable and lets go. */
+  close(): Promise<void>;
+}
+
+export type DestinationKind = 'image' | 'device' | 'partition';
+
+/** What is there. @throws {OperationalError} NEEDS_YES if that would be overwritten */
+export async function kindOf(path: string, yes: boolean): Promise<DestinationKind> {
+  if (!existsSync(path)) return 'image';
+  const found = await Partition.probe(path);
+  const what = found === 'cldd' ? 'a cldd partition' : found;
+  if (!yes)
+    throw new OperationalError(
+      'NEEDS_YES',
+      `${path} exists${what === undefined ? '' : ` and holds ${what}`}; nothing was changed; say --yes to overwrite ${found === 'cldd' ? 'its master' : 'it'}`,
+    );
+  if (found === 'cldd') return 'partition';
+  return statSync(path).isBlockDevice() ? 'device' : 'image';
+}
+
+/** Applies the chain, the full backup first. Every frame is proved again as it is read. */
+export async function restore(
+  chain: readonly BackupFile[],
+  path: string,
+  kind: DestinationKind,
+  progress: Progress,
+): Promise<void> {
+  const capacityBytes = chain.at(-1)?.header.capacityBytes ?? 0;
+  const destination =
+    kind === 'partition' ? await openMaster(path, capacityBytes) : openRaw(path, kind, capacityBytes);
+  try {
+    for (const file of chain)
+      for (const { frame } of readFrames(file.path)) {
+        if (frame.type === 'HEAD' || frame.type === 'DONE') continue;
+        if (frame.type === 'ZERO') await destination.zero(frame.position, frame.length);
+        else await destination.write(frame.position, dataOf(frame));
+        progress.add(frame.length);
+      }
+  } finally {
+    await destination.close();
+    progress.end();
+  }
+}
+
+function openRaw(path: string, kind: DestinationKind, capacityBytes: number): Destination {
+  const fd = openSync(path, kind === 'device' ? 'r+' : existsSync(path) ? 'r+' : 'w+', 0o600);
+  if (kind === 'image') {
+    ftruncateSync(fd, 0);
+    ftruncateSync(fd, capacityBytes);
+  } else if (readSync(fd, Buffer.alloc(512), 0, 512, capacityBytes - 512) !== 512) {
+    closeSync(fd);
+    throw tooSmall(path, capacityBytes);
+  }
+  const write = (position: number, data: Buffer): void => {
+    let done = 0;
+    while (done < data.length) done += writeSync(fd, data, done, data.length - done, position + done);
+  };
+  const there = Buffer.alloc(ZEROS.length);
+  return {
+    write: (position, data) => {
+      write(position, data);
+      return Promise.resolve();
+    },
+    // What reads as zeros already is left alone, so that a sparse file stays one.
+    zero: (position, length) => {
+      for (let at = position; at < position + length; at += ZEROS.length) {
+        const size = Math.min(ZEROS.length, position + length - at);
+        readSync(fd, there, 0, size, at);
+        if (there.compare(ZEROS, 0, size, 0, size) !== 0) write(at, ZEROS.subarray(0, size));
+      }
+      return Promise.resolve();
+    },
+    close: () => {
+      fsyncSync(fd);
+      closeSync(fd);
+      return Promise.resolve();
+    },
+  };
+}
+
+async function openMaster(path: string, capacityBytes: number): Promise<Destination> {
+  const partition = await Partition.open(path);
+  const { master } = partition;
+  const refuse = async (error: OperationalError): Promise<never> => {
+    await partition.close();
+    throw error;
+  };
+  if (master.capacityBytes < capacityBytes) await refuse(tooSmall(path, capacityBytes));
+  if (partition.slave.present)
+    await refuse(
+      new OperationalError('ALREADY_ENABLED', `the slave of ${path} is enabled: disable it before a restore`),
+    );
+  const require = (result: number): void => {
+    if (result !== MEDIUM.OK)
+      throw new OperationalError('PARTITION_FAILED', `${path} can't be written: check the device`);
+  };
+  return {
+    write: async (position, data) =>
+      require(await new Promise((done) => master.writeAsync(position, data, 0, data.length, done))),
+    zero: async (position, length) => {
+      let at = position;
+      while (at < position + length) {
+        const run = master.provisioning(at, Math.min(UNMAP_BYTES, position + length - at));
+        if (run.mapped) {
+          let result = master.unmap(at, run.lengthBytes);
+          while (result === MEDIUM.PENDING) {
+            const from = at;
+            const outcome = await new Promise<number>((done) => {
+              const now = master.prepareWrite(from, run.lengthBytes, done);
+              if (now !== MEDIUM.PENDING) done(now);
+            });
+            if (outcome !== MEDIUM.PENDING) require(outcome);
+            result = master.unmap(at, run.lengthBytes);
+          }
+          require(result);
+        }
+        at += run.lengthBytes;
+      }
+    },
+    close: async () => {
+      require(await new Promise((done) => master.flush(done)));
+      await partition.close();
+    },
+  };
+}
+
+function tooSmall(path: string, capacityBytes: number): OperationalError {
+  return new OperationalError('TOO_SMALL', `${path} has no room for an image of ${capacityBytes} bytes`);
+}

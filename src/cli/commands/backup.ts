@@ -1,0 +1,213 @@
+/** `cldd backup`, `verify`, `restore` and `prune`. */
+import { rmSync } from 'node:fs';
+import type { Command } from 'commander';
+import { OperationalError } from '../../operational-error.js';
+import { chainOf, gather, listBackups, verifyBackup } from '../backup/backup-file.js';
+import type { BackupFile } from '../backup/backup-file.js';
+import { Progress } from '../backup/progress.js';
+import { kindOf, restore } from '../backup/restore.js';
+import { runBackup } from '../backup/run.js';
+import type { BackupOptions, BackupReport } from '../backup/run.js';
+import type { DaemonOptions } from '../daemon-options.js';
+import { request, withDaemon } from '../daemon-options.js';
+import { examples } from '../examples.js';
+import { DoneWithWarnings, UsageError } from '../exit-codes.js';
+import { bytes, print, printJson, table } from '../output.js';
+import { parseCount, parseSeconds, parseSize } from '../size.js';
+
+interface Printing {
+  json?: boolean;
+  quiet?: boolean;
+}
+
+const FREEZE_SECONDS = 60;
+
+export function addBackup(program: Command): void {
+  withDaemon(program.command('backup [target]'))
+    .description('Freeze the master, copy it while users go on, prove the copy, let the slave go.')
+    .requiredOption('--to <place>', 'a file, a folder of generations, or - for stdout')
+    .option('--incremental', 'only what changed since the last backup in that folder')
+    .option('--compress', 'with gzip')
+    .option('--rate <bytes>', 'read no more a second than this, such as 50M', parseSize)
+    .option('--pre <command>', 'shell command before the enable, such as an unmount or fsfreeze')
+    .option('--post <command>', 'after it, whatever happens to this command or the daemon: mount or thaw')
+    .option('--final <command>', 'shell command at the end')
+    .option(
+      '--freeze-limit <seconds>',
+      'after this the post hook runs in any case, and the backup fails',
+      parseSeconds,
+      FREEZE_SECONDS,
+    )
+    .option('--crash-consistent', 'also while a file system on the master is mounted')
+    .option('--use-enabled', 'copy a slave that is enabled already, and leave it so')
+    .option('--dry-run', 'say what would be done')
+    .option('-q, --quiet', 'print nothing unless it fails')
+    .addHelpText(
+      'after',
+      examples(
+        'cldd backup --to /backup/files --incremental --compress',
+        'cldd backup --to /backup/files --pre "ssh files umount /srv" --post "ssh files mount /srv"',
+        'cldd backup --to - | ssh vault "cat > files.cldd"',
+      ),
+    )
+    .action(backup);
+  program
+    .command('verify <files...>')
+    .description('Prove backups, and that each has all that it builds on. Needs no daemon and no partition.')
+    .option('--json', 'print JSON')
+    .option('-q, --quiet', 'print nothing unless it fails')
+    .addHelpText('after', examples('cldd verify /backup/files', 'cldd verify full.cldd monday.cldd'))
+    .action(verify);
+  program
+    .command('restore <files...>')
+    .description('Write a backup, with all that it builds on, to a raw image, a device or a cldd partition.')
+    .requiredOption(
+      '--to <path>',
+      'image file, block device, or partition made by `cldd init` and not served',
+    )
+    .option('--generation <number>', 'that one instead of the last', parseCount)
+    .option('--yes', 'overwrite what is there')
+    .option('--dry-run', 'prove the backups and say what would be done')
+    .option('--json', 'print JSON')
+    .option('-q, --quiet', 'print nothing unless it fails')
+    .addHelpText(
+      'after',
+      examples(
+        'cldd restore /backup/files --to files.img',
+        'cldd init /dev/sdc1 && cldd restore /backup/files --to /dev/sdc1 --yes',
+      ),
+    )
+    .action(restoreFiles);
+  program
+    .command('prune <folder>')
+    .description('Remove old backups: each full one that is not kept, with those that build on it.')
+    .requiredOption('--keep <number>', 'how many full backups of each partition stay, the newest', parseCount)
+    .option('--dry-run', 'say what would be removed')
+    .option('--json', 'print JSON')
+    .option('-q, --quiet', 'print nothing unless it fails')
+    .addHelpText('after', examples('cldd prune /backup/files --keep 4'))
+    .action(prune);
+}
+
+async function backup(target: string | undefined, options: DaemonOptions & BackupOptions): Promise<void> {
+  if (options.incremental === true && options.to === '-')
+    throw new UsageError('--incremental needs a folder: stdout does not tell what was there before');
+  const report = await runBackup(target, options, (command, given) => request(options, command, given));
+  // On stdout stands the backup itself.
+  if (options.to !== '-') {
+    if (options.json) printJson(report);
+    else if (!options.quiet) print(inWords(report, options.dryRun === true));
+  }
+  if (report.warnings.length > 0) throw new DoneWithWarnings(report.warnings);
+}
+
+function inWords(report: BackupReport, dry: boolean): string {
+  const { target, kind, generation, baseGeneration, file, rangeBytes, dataBytes, fileBytes, resumed } =
+    report;
+  const what = `${kind} backup of generation ${generation}${baseGeneration === null ? '' : ` since ${baseGeneration}`}`;
+  if (dry)
+    return `${target}: would ${resumed ? 'finish the' : 'make the'} ${what}, ${bytes(rangeBytes)} to read, as ${file}`;
+  const how = resumed ? ', resumed' : '';
+  return `${target}: ${what}${how}, ${bytes(dataBytes ?? 0)} of data in ${bytes(fileBytes ?? 0)}, proved: ${file}`;
+}
+
+function verify(paths: string[], { json, quiet }: Printing): void {
+  const files = some(gather(paths), paths);
+  const rows = files.map((file) => {
+    const { dataBytes } = verifyBackup(file);
+    chainOf(file, files);
+    const { kind, generation, base, createdAt, target } = file.header;
+    const since = base?.generation ?? null;
+    return {
+      file: file.path,
+      target,
+      kind,
+      generation,
+      since,
+      createdAt,
+      dataBytes,
+      fileBytes: file.sizeBytes,
+    };
+  });
+  if (json) printJson(rows);
+  else if (!quiet)
+    print(
+      table(
+        ['generation', 'kind', 'since', 'made', 'data', 'file', ''],
+        rows.map((row) => [
+          String(row.generation),
+          row.kind,
+          String(row.since ?? '-'),
+          row.createdAt,
+          bytes(row.dataBytes),
+          bytes(row.fileBytes),
+          `${row.file}: sound`,
+        ]),
+      ),
+    );
+}
+
+interface RestoreOptions extends Printing {
+  to: string;
+  generation?: number;
+  yes?: boolean;
+  dryRun?: boolean;
+}
+
+async function restoreFiles(paths: string[], options: RestoreOptions): Promise<void> {
+  const { to, generation, yes = false, dryRun = false, json, quiet } = options;
+  const files = some(gather(paths), paths);
+  if (new Set(files.map(({ header }) => header.uuid)).size > 1)
+    throw new UsageError('these are backups of several partitions: name the files of one');
+  const last =
+    generation === undefined
+      ? files.reduce((a, b) => (b.header.generation > a.header.generation ? b : a))
+      : files.find(({ header }) => header.generation === generation);
+  if (last === undefined)
+    throw new OperationalError('NO_SUCH_BACKUP', `there is no backup of generation ${generation} among them`);
+  const chain = chainOf(last, files);
+  const kind = await kindOf(to, yes || dryRun);
+  // Nothing is overwritten before all of it is proved.
+  const dataBytes = chain.reduce((sum, file) => sum + verifyBackup(file).dataBytes, 0);
+  const { header } = last;
+  const report = { to, kind, generation: header.generation, files: chain.map(({ path }) => path), dataBytes };
+  if (!dryRun) {
+    const total = header.capacityBytes;
+    await restore(chain, to, kind, new Progress(`restoring to ${to}`, total, quiet === true));
+  }
+  if (json) printJson(report);
+  else if (!quiet)
+    print(
+      `${to}: ${dryRun ? 'would be ' : ''}restored as it was in generation ${header.generation} (${header.createdAt}), from ${chain.length} backup${chain.length === 1 ? '' : 's'}, ${bytes(header.capacityBytes)}`,
+    );
+}
+
+function prune(
+  folder: string,
+  { keep, dryRun = false, json, quiet }: Printing & { keep: number; dryRun?: boolean },
+): void {
+  if (keep === 0)
+    throw new UsageError('--keep 0 would remove every backup; remove the folder if you mean it');
+  const files = listBackups(folder);
+  const kept = new Set(
+    [...new Set(files.map(({ header }) => header.uuid))].flatMap((uuid) =>
+      files
+        .filter(({ header }) => header.uuid === uuid && header.kind === 'full')
+        .slice(-keep)
+        .map(({ header }) => header.id),
+    ),
+  );
+  const doomed = files.filter((file) => !kept.has(chainOf(file, files)[0].header.id));
+  // The newest first: an interruption leaves no backup without what it builds on.
+  for (const { path } of doomed.toReversed()) if (!dryRun) rmSync(path);
+  if (json) printJson({ removed: doomed.map(({ path }) => path), kept: files.length - doomed.length });
+  else if (!quiet) {
+    for (const { path } of doomed) print(`${dryRun ? 'would remove' : 'removed'} ${path}`);
+    print(`${files.length - doomed.length} backups ${dryRun ? 'would stay' : 'stay'}`);
+  }
+}
+
+function some(files: BackupFile[], paths: readonly string[]): BackupFile[] {
+  if (files.length > 0) return files;
+  throw new OperationalError('NO_SUCH_BACKUP', `there is no backup in ${paths.join(', ')}`);
+}
