@@ -28,34 +28,40 @@ export function endGroup(pid: number | undefined): void {
   }
 }
 
-/** Lets the command of `startGuard` run now. @throws {OperationalError} HOOK_FAILED, HOOK_TIMEOUT */
+/** Lets the post hook run now. @throws {OperationalError} HOOK_FAILED, HOOK_TIMEOUT */
 export type Release = () => Promise<void>;
 
 /**
- * Runs `command` when released, when the time is up, or when this process ends in whatever way: a process of its own,
- * in a session of its own, waits for the end of a pipe that only we hold.
+ * Runs `pre`, and `post` when released, when the time is up, or when this process ends in whatever way: a process of
+ * its own, in a session of its own, waits for the end of a pipe that only we hold (guard.ts).
+ * @throws {OperationalError} HOOK_FAILED: `pre` failed or took too long, and `post` has run
  */
-export async function startGuard(command: string, limitSeconds: number): Promise<Release> {
+export async function startGuard(pre = ':', post = ':', limitSeconds: number): Promise<Release> {
   const script = fileURLToPath(new URL('guard.js', import.meta.url));
-  const guard = spawn(process.execPath, [script, command, String(limitSeconds)], {
+  const guard = spawn(process.execPath, [script, pre, post, String(limitSeconds)], {
     stdio: ['pipe', 'pipe', 'inherit'],
     detached: true,
   });
-  const closed = once(guard, 'exit') as Promise<[number | null]>;
-  // It says a word when it is on guard; nothing may be frozen before.
-  await Promise.race([once(guard.stdout, 'data'), closed]);
-  if (guard.exitCode !== null)
-    throw new OperationalError('HOOK_FAILED', "the post hook's guard could not be started");
+  const exited = once(guard, 'exit') as Promise<[number | null]>;
   guard.stdin.on('error', () => undefined);
+  const said = once(guard.stdout, 'data') as Promise<[Buffer]>;
+  const [first] = await Promise.race([said, exited]);
+  const code = Buffer.isBuffer(first) ? Number(first.toString()) : undefined;
+  if (code !== 0) {
+    guard.stdin.end();
+    await exited;
+    const why = code === undefined ? `took more than ${limitSeconds} s and was ended` : `ended with ${code}`;
+    throw new OperationalError('HOOK_FAILED', `the pre hook ${why}, and the post hook has run: ${pre}`);
+  }
   return async () => {
     guard.stdin.end();
-    const [code] = await closed;
-    if (code === 0) return;
-    if (code === GUARD_TIMED_OUT)
+    const [ended] = await exited;
+    if (ended === 0) return;
+    if (ended === GUARD_TIMED_OUT)
       throw new OperationalError(
         'HOOK_TIMEOUT',
         `the post hook had to run before the slave was enabled: pre hook and enable took more than ${limitSeconds} s (--freeze-limit)`,
       );
-    throw new OperationalError('HOOK_FAILED', `the post hook ended with ${code}: ${command}`);
+    throw new OperationalError('HOOK_FAILED', `the post hook ended with ${ended}: ${post}`);
   };
 }

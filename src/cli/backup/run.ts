@@ -17,8 +17,9 @@ import type { Ask } from './copy.js';
 import { BACKUP_VERSION } from './format.js';
 import type { BackupHeader } from './format.js';
 import { runHook, startGuard } from './hooks.js';
+import type { Release } from './hooks.js';
 import { interrupted, openStream, placeOf, removeStale } from './place.js';
-import type { Place } from './place.js';
+import type { OpenStream, Place } from './place.js';
 import { Progress } from './progress.js';
 
 export interface BackupOptions {
@@ -117,8 +118,8 @@ async function locked(status: TargetStatus, options: BackupOptions, ask: Ask): P
     );
   if (options.dryRun === true) return report(resume ? left : fresh, plan.ranges, resume);
 
-  const stream = await openStream(place, fresh, resume);
-  if (!slave.enabled) await enable(status, generation, place, options, ask, warnings);
+  const open = (): Promise<OpenStream> => openStream(place, fresh, resume);
+  const stream = slave.enabled ? await open() : await enable(fresh, place, open, options, ask, warnings);
   const { header } = stream;
   // The map is asked once more: what changed before the enable belongs to this backup.
   const ranges =
@@ -185,19 +186,25 @@ async function planRanges(
   return { head: { kind: 'incremental', base: { id, generation } }, ranges: changes.ranges };
 }
 
+/**
+ * Enables the slave between the hooks. The stream is opened in the last moment before, so that an unfinished file with a
+ * header means a slave of ours, and none that somebody enabled after we died in a hook.
+ */
 async function enable(
-  { name }: TargetStatus,
-  generation: number,
+  { target: name, generation }: BackupHeader,
   { partial }: Place,
+  open: () => Promise<OpenStream>,
   options: BackupOptions,
   ask: Ask,
   warnings: string[],
-): Promise<void> {
+): Promise<OpenStream> {
   const { pre, post, freezeLimit, crashConsistent = false } = options;
-  const release = post === undefined ? () => Promise.resolve() : await startGuard(post, freezeLimit);
+  let release: Release = () => Promise.resolve();
   let enabled = false;
+  let stream: OpenStream;
   try {
-    if (pre !== undefined) await runHook('pre', pre, freezeLimit);
+    if ((pre ?? post) !== undefined) release = await startGuard(pre, post, freezeLimit);
+    stream = await open();
     const answer = (await ask('slave-enable', { target: name, crashConsistent })) as { generation: number };
     enabled = true;
     if (answer.generation !== generation)
@@ -223,6 +230,7 @@ async function enable(
     }
     warnings.push(messageOf(error));
   }
+  return stream;
 }
 
 /** Proves what was written, as it can be read back, before it gets its name. */

@@ -1,0 +1,218 @@
+/** `cldd backup`, `verify`, `restore` and `prune` as a nightly job and a disaster use them. */
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import tap from 'tap';
+import { needing } from '../../conformance/support/clients.js';
+import { EXIT } from '../../conformance/support/cldd.js';
+import { ROOT } from '../../conformance/support/paths.js';
+import { run, Running, succeed } from '../../conformance/support/processes.js';
+import { gather, openBackup, verifyBackup } from '../../src/cli/backup/backup-file.js';
+
+/** Done, with warnings on stderr. */
+const WARNINGS = 5;
+const PROGRAM = join(ROOT, 'bin/cldd');
+const env = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
+const folder = mkdtempSync(join(tmpdir(), 'cldd-backup-'));
+tap.teardown(() => rmSync(folder, { recursive: true, force: true }));
+const needs = needing('qemu-io', 'qemu-img');
+
+interface Served {
+  partition: string;
+  /** Where backups go. */
+  backups: string;
+  ask: (...args: string[]) => ReturnType<typeof run>;
+  write: (pattern: number, position: string, length: string) => Promise<unknown>;
+  /** The master's bytes. */
+  image: () => Promise<Buffer>;
+  daemon: Running;
+}
+
+let served = 0;
+async function serve(t: Pick<typeof tap, 'teardown'>): Promise<Served> {
+  const place = join(folder, String(served++));
+  const [partition, backups, socket] = [join(place, 'p'), join(place, 'backups'), join(place, 's')];
+  mkdirSync(backups, { recursive: true });
+  await succeed(PROGRAM, ['init', partition, '--size', '32M'], { env });
+  const args = ['serve', '--partition', partition, '--portal', '127.0.0.1:0', '--socket', socket];
+  const daemon = new Running(PROGRAM, args, { env });
+  t.teardown(() => daemon.end());
+  const [, target = '', portal = ''] = await daemon.waitFor(/^cldd ready: (\S+) on (\S+),1/m, 60_000);
+  const url = `iscsi://${portal}/${target}/0`;
+  return {
+    partition,
+    backups,
+    daemon,
+    ask: (...given) => run(PROGRAM, [...given, '--socket', socket], { env }),
+    write: (pattern, position, length) =>
+      succeed('qemu-io', ['-f', 'raw', '-c', `write -P ${String(pattern)} ${position} ${length}`, url]),
+    image: async () => {
+      const path = join(place, 'image');
+      await succeed('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', url, path]);
+      return readFileSync(path);
+    },
+  };
+}
+
+const cldd = (...args: string[]) => run(PROGRAM, args, { env });
+const parse = (text: string) => JSON.parse(text) as Record<string, unknown>;
+
+void tap.test('a chain of incremental backups restores each generation, byte by byte', needs, async (t) => {
+  const { backups, ask, write, image, partition } = await serve(t);
+  await write(7, '0', '3M');
+  const nightly = ['backup', '--to', backups, '--incremental', '--json'];
+  const first = await ask(...nightly, '--compress');
+  t.equal(first.code, WARNINGS, 'nothing to build on: full, and it says so');
+  t.match(parse(first.stdout), { kind: 'full', generation: 1, dataBytes: 3 << 20 });
+  const images = [await image()];
+  for (const [generation, position] of [
+    [2, '1M'],
+    [3, '10M'],
+  ] as const) {
+    await write(generation, position, '64k');
+    const { code, stdout } = await ask(...nightly);
+    t.equal(code, EXIT.DONE);
+    t.match(parse(stdout), { kind: 'incremental', generation, dataBytes: 65_536 });
+    images.push(await image());
+  }
+  t.match((await ask('status')).stdout, /slave +disabled/);
+  t.equal((await cldd('verify', backups)).code, EXIT.DONE);
+  for (const [index, expected] of images.entries()) {
+    const to = join(folder, `restored-${String(index)}`);
+    const done = await cldd('restore', backups, '--to', to, '--generation', String(index + 1));
+    t.equal(done.code, EXIT.DONE, done.stderr);
+    t.ok(readFileSync(to).equals(expected), `generation ${String(index + 1)}`);
+  }
+  const served = await cldd('restore', backups, '--to', partition, '--yes');
+  t.equal(served.code, EXIT.REFUSED, 'not onto a partition that is served');
+
+  const other = join(folder, 'other');
+  await succeed(PROGRAM, ['init', other, '--size', '32M'], { env });
+  t.equal((await cldd('restore', backups, '--to', other)).code, EXIT.REFUSED, 'nor over one without --yes');
+  t.equal((await cldd('restore', backups, '--to', other, '--yes')).code, EXIT.DONE);
+
+  const files = readdirSync(backups).sort();
+  rmSync(join(backups, files[1]));
+  const broken = await cldd('verify', backups);
+  t.equal(broken.code, EXIT.FAILURE, 'a chain with a gap');
+  t.match(broken.stderr, /^cldd: [^\n]*generation 2, which is not among[^\n]*\n$/);
+});
+
+void tap.test('a backup that was killed goes on, and the slave stayed the same', needs, async (t) => {
+  const { backups, ask, write, image } = await serve(t);
+  await write(5, '0', '6M');
+  const expected = await image();
+  const thawed = join(backups, 'thawed');
+  const socket = join(backups, '..', 's');
+  const args = ['backup', '--to', backups, '--rate', '1M', '--post', `touch ${thawed}`, '--socket', socket];
+  const killed = new Running(PROGRAM, args, { env });
+  const part = (): string | undefined => readdirSync(backups).find((name) => name.endsWith('.partial'));
+  const deadline = performance.now() + 60_000;
+  const size = (): number => readFileSync(join(backups, part() ?? 'absent')).length;
+  while ((part() === undefined || size() < 1 << 20) && performance.now() < deadline)
+    await new Promise((done) => setTimeout(done, 50));
+  await killed.end('SIGKILL');
+  t.ok(existsSync(thawed), 'thawed before the copy began');
+  await write(6, '1M', '2M');
+  const again = await ask('backup', '--to', backups, '--json');
+  t.equal(again.code, EXIT.DONE, again.stderr);
+  t.match(parse(again.stdout), { resumed: true, generation: 1 });
+  const to = join(folder, 'resumed');
+  t.equal((await cldd('restore', backups, '--to', to)).code, EXIT.DONE);
+  t.ok(readFileSync(to).equals(expected), 'the image as it was at the enable');
+  t.match((await ask('status')).stdout, /slave +disabled/);
+});
+
+void tap.test(
+  'the post hook runs though the pre hook hangs, fails, or the command is killed',
+  needs,
+  async (t) => {
+    const { backups, ask, write } = await serve(t);
+    const thawed = join(backups, 'thawed');
+    const hooks = (pre: string) => ['--pre', pre, '--post', `echo x >> ${thawed}`, '--freeze-limit', '2'];
+    const times = (): number => (existsSync(thawed) ? readFileSync(thawed).length / 2 : 0);
+    const hung = await ask('backup', '--to', backups, ...hooks('sleep 600'));
+    t.equal(hung.code, EXIT.FAILURE);
+    t.match(hung.stderr, /pre hook took more than 2 s/);
+    t.equal(times(), 1, 'after a hook that hangs');
+    t.equal((await ask('backup', '--to', backups, ...hooks('exit 9'))).code, EXIT.FAILURE);
+    t.equal(times(), 2, 'after one that fails');
+    const socket = join(backups, '..', 's');
+    const args = ['backup', '--to', backups, ...hooks('echo frozen >&2; sleep 600'), '--socket', socket];
+    const killed = new Running(PROGRAM, args, { env });
+    await killed.waitFor(/frozen/, 60_000);
+    await killed.end('SIGKILL');
+    const deadline = performance.now() + 60_000;
+    while (times() < 3 && performance.now() < deadline) await new Promise((done) => setTimeout(done, 50));
+    t.equal(times(), 3, 'after a kill');
+    t.match((await ask('status')).stdout, /slave +disabled/);
+    t.notOk(
+      readdirSync(backups).some((name) => name.endsWith('.partial')),
+      'nothing that could pass for a backup under way',
+    );
+    await write(1, '0', '64k');
+    await ask('slave', 'enable');
+    const foreign = await ask('backup', '--to', backups);
+    t.equal(foreign.code, EXIT.REFUSED, "somebody else's slave");
+    t.match(foreign.stderr, /--use-enabled/);
+    t.equal((await ask('backup', '--to', backups, '--use-enabled')).code, EXIT.DONE);
+    t.match((await ask('status')).stdout, /slave +enabled/, 'which stays');
+  },
+);
+
+void tap.test('a backup with any byte changed or cut off is refused', needs, async (t) => {
+  const { backups, ask, write } = await serve(t);
+  await write(3, '0', '8k');
+  t.equal((await ask('backup', '--to', backups, '--compress')).code, EXIT.DONE);
+  const [{ path }] = gather([backups]);
+  const sound = readFileSync(path);
+  t.ok(verifyBackup(openBackup(path)).dataBytes > 0);
+  const spoilt = join(folder, 'spoilt.cldd');
+  const refused = (bytes: Buffer): boolean => {
+    writeFileSync(spoilt, bytes);
+    try {
+      verifyBackup(openBackup(spoilt));
+      return false;
+    } catch (error) {
+      return (error as { code?: string }).code === 'BACKUP_DAMAGED';
+    }
+  };
+  const missed: number[] = [];
+  for (let at = 0; at < sound.length; at += 3) {
+    const bytes = Buffer.from(sound);
+    bytes[at] ^= 1 << (at % 8);
+    if (!refused(bytes)) missed.push(at);
+    if (at % 30 === 0 && !refused(sound.subarray(0, at))) missed.push(-at);
+  }
+  t.same(missed, []);
+});
+
+void tap.test('prune keeps the newest full backups with what builds on them', needs, async (t) => {
+  const { backups, ask } = await serve(t);
+  await ask('backup', '--to', backups);
+  await ask('backup', '--to', backups, '--incremental');
+  await ask('backup', '--to', backups);
+  await ask('backup', '--to', backups, '--incremental');
+  const copy = join(folder, 'copy');
+  cpSync(backups, copy, { recursive: true });
+  t.match(parse((await cldd('prune', copy, '--keep', '1', '--dry-run', '--json')).stdout), { kept: 2 });
+  t.equal(readdirSync(copy).length, 4);
+  t.equal((await cldd('prune', copy, '--keep', '1')).code, EXIT.DONE);
+  t.match(
+    readdirSync(copy)
+      .sort()
+      .map((name) => name.slice(8)),
+    ['-g000003.cldd', '-g000004.cldd'],
+  );
+  t.equal((await cldd('verify', copy)).code, EXIT.DONE);
+  t.equal((await cldd('prune', copy, '--keep', '0')).code, EXIT.USAGE);
+});
