@@ -23,6 +23,10 @@ const HELP = `npm run bench -- [options]: compares cldd with other iSCSI targets
   --save             keeps the results as bench/results.{json,md,svg} and in docs/performance.md
 `;
 
+/** Between these two lines of docs/performance.md stands the table. */
+const BEGIN = '<!-- bench: begin -->\n';
+const END = '<!-- bench: end -->\n';
+
 const { values } = parseArgs({
   options: {
     rows: { type: 'string' },
@@ -100,9 +104,6 @@ async function enter(entrants: Entrant[], folder: string, region: number): Promi
     await diverge(peer, region, 0.5);
   }
 }
-
-const BEGIN = '<!-- bench: begin -->\n';
-const END = '<!-- bench: end -->\n';
 
 function save(results: Results): void {
   const table = toMarkdown(results);
