@@ -216,3 +216,24 @@ void tap.test('prune keeps the newest full backups with what builds on them', ne
   t.equal((await cldd('verify', copy)).code, EXIT.DONE);
   t.equal((await cldd('prune', copy, '--keep', '0')).code, EXIT.USAGE);
 });
+
+void tap.test(
+  'metrics are Prometheus text: every sample has its HELP and TYPE, and counts',
+  needs,
+  async (t) => {
+    const { ask, write } = await serve(t);
+    await write(1, '0', '64k');
+    await ask('slave', 'enable');
+    const { code, stdout } = await ask('metrics');
+    t.equal(code, EXIT.DONE);
+    const typed = new Set([...stdout.matchAll(/^# TYPE (\S+) (?:gauge|counter)$/gm)].map(([, name]) => name));
+    const samples = stdout.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    for (const line of samples) {
+      const [, name] =
+        /^([a-z_]+)(?:\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})? \d+(?:\.\d+)?$/.exec(line) ?? [];
+      t.ok(name !== undefined && typed.has(name), line);
+    }
+    t.match(stdout, /^cldd_slave_enabled\{target="[^"]+"\} 1$/m);
+    t.match(stdout, /^cldd_write_bytes_total\{target="[^"]+",unit="master"\} 65536$/m);
+  },
+);

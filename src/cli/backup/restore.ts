@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { Partition } from '../../cow/partition.js';
 import { OperationalError } from '../../operational-error.js';
-import { MEDIUM } from '../../scsi/medium.js';
+import { RESULT } from '../../cow/results.js';
 import { readFrames } from './backup-file.js';
 import type { BackupFile } from './backup-file.js';
 import { dataOf } from './format.js';
@@ -118,7 +118,7 @@ async function openMaster(path: string, capacityBytes: number): Promise<Destinat
       new OperationalError('ALREADY_ENABLED', `the slave of ${path} is enabled: disable it before a restore`),
     );
   const require = (result: number): void => {
-    if (result !== MEDIUM.OK)
+    if (result !== RESULT.OK)
       throw new OperationalError('PARTITION_FAILED', `${path} can't be written: check the device`);
   };
   return {
@@ -130,13 +130,13 @@ async function openMaster(path: string, capacityBytes: number): Promise<Destinat
         const run = master.provisioning(at, Math.min(UNMAP_BYTES, position + length - at));
         if (run.mapped) {
           let result = master.unmap(at, run.lengthBytes);
-          while (result === MEDIUM.PENDING) {
+          while (result === RESULT.PENDING) {
             const from = at;
             const outcome = await new Promise<number>((done) => {
               const now = master.prepareWrite(from, run.lengthBytes, done);
-              if (now !== MEDIUM.PENDING) done(now);
+              if (now !== RESULT.PENDING) done(now);
             });
-            if (outcome !== MEDIUM.PENDING) require(outcome);
+            if (outcome !== RESULT.PENDING) require(outcome);
             result = master.unmap(at, run.lengthBytes);
           }
           require(result);

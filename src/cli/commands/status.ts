@@ -6,6 +6,7 @@ import type { DaemonOptions } from '../daemon-options.js';
 import { request, withDaemon } from '../daemon-options.js';
 import { examples } from '../examples.js';
 import { print, printJson } from '../output.js';
+import { renderPrometheus } from '../prometheus.js';
 import { renderStatus } from '../render-status.js';
 import { parseSeconds } from '../size.js';
 
@@ -26,6 +27,19 @@ export function addStatus(program: Command): void {
       examples('cldd status', 'cldd status --watch', 'cldd status --json | jq .targets[0].slave'),
     )
     .action(status);
+  withDaemon(program.command('metrics'))
+    .description("Print the status as Prometheus metrics, for node_exporter's textfile collector.")
+    .addHelpText(
+      'after',
+      examples('cldd metrics > /var/lib/node_exporter/cldd.tmp && mv /var/lib/node_exporter/cldd.{tmp,prom}'),
+    )
+    .action(metrics);
+}
+
+async function metrics(options: DaemonOptions): Promise<void> {
+  const current = (await request(options, 'status')) as DaemonStatus;
+  if (options.json) printJson(current);
+  else print(renderPrometheus(current));
 }
 
 async function status(target: string | undefined, options: StatusOptions): Promise<void> {
