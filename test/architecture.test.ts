@@ -22,7 +22,7 @@ const ALLOWED: Record<string, readonly string[]> = {
   ],
   admin: ['iscsi/options.ts', 'operational-error.ts', 'package-root.ts'],
   daemon: ['operational-error.ts', 'package-root.ts', 'iscsi', 'scsi', 'cow', 'config', 'admin'],
-  cli: ['operational-error.ts', 'package-root.ts', 'daemon', 'config', 'admin', 'cow'],
+  cli: ['crc32c.ts', 'operational-error.ts', 'package-root.ts', 'daemon', 'config', 'admin', 'cow'],
 };
 
 /** Node's modules that only some files may use: sockets and file descriptors have one place each. */
