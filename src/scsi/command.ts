@@ -8,6 +8,9 @@ import type { Path } from './unit.js';
 /** Carries out a command whose CDB, unit attentions, reservations and medium have been checked. */
 export type Execute = (task: Task, path: Path) => void;
 
+/** `always`: whoever sends it. `read`: unless reading is excluded, too. `write`: only who may write. */
+export type ReservationRule = 'always' | 'read' | 'write';
+
 /** How the opcode table is written down. */
 export interface CommandDefinition {
   name: string;
@@ -22,7 +25,9 @@ export interface CommandDefinition {
   /** Changes the medium: refused with DATA PROTECT on a protected unit. */
   writes?: boolean;
   /** SPC-6 §5.14.1 and SBC-5 §4.17: who may send it while another I_T nexus holds a persistent reservation. */
-  reservation: 'always' | 'read' | 'write';
+  reservation: ReservationRule;
+  /** The rule where it hangs on a field of the CDB, for commands of which the tables have two rows. */
+  reservationOf?: (cdb: Buffer) => ReservationRule;
   /** Allowed in spite of another's RESERVE(6) (SPC-2 §5.5.1). */
   reserve6?: boolean;
   /** Answered without reporting a pending unit attention (SPC-6 §6.6, §6.34, §6.38; SAM-6 §5.14). */

@@ -75,7 +75,7 @@ function specialChecks(task: Task, path: Path, command: Command | undefined): bo
     }
   }
   if (command === undefined) return true;
-  if (unit.reservations.conflicts(path, command)) {
+  if (unit.reservations.conflicts(path, command, task.cdb)) {
     status(task, STATUS.RESERVATION_CONFLICT);
     return false;
   }

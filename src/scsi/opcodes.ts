@@ -26,7 +26,7 @@ import {
 } from './commands/persistent-reserve.js';
 import { copyOperatingParameters, copyStatus } from './commands/copy-results.js';
 import { read, write } from './commands/read-write.js';
-import { preventAllow, startStopUnit } from './commands/removal.js';
+import { allows, preventAllow, startStopUnit, starts } from './commands/removal.js';
 import { reportSupportedOpcodes, reportTaskManagement } from './commands/report-supported.js';
 import { sanitizeBlockErase, sanitizeExitFailure, sanitizeOverwrite } from './commands/sanitize.js';
 import { reportLuns, requestSense, sendDiagnostic, testUnitReady } from './commands/sense-and-luns.js';
@@ -123,7 +123,8 @@ export const OPCODES: readonly CommandDefinition[] = [
   {
     name: 'PREVENT ALLOW MEDIUM REMOVAL',
     usage: '1E 00 00 00 01 00',
-    ...ALWAYS,
+    reservation: 'write',
+    reservationOf: (cdb) => (allows(cdb) ? 'always' : 'write'),
     clause: 'SBC-5 §5.15',
     execute: preventAllow,
   },
@@ -533,6 +534,7 @@ export const OPCODES: readonly CommandDefinition[] = [
     name: 'START STOP UNIT',
     usage: '1B 01 00 0F F7 00',
     reservation: 'write',
+    reservationOf: (cdb) => (starts(cdb) ? 'always' : 'write'),
     clause: 'SBC-5 §5.32',
     execute: startStopUnit,
   },

@@ -103,13 +103,16 @@ export class Reservations {
   }
 
   /** True if the command must end with RESERVATION CONFLICT (SPC-6 §5.14.1, SPC-2 §5.5.1). */
-  conflicts(path: Path, command: Command): boolean {
-    if (this.reservedBy !== undefined && this.reservedBy !== path && command.reserve6 !== true) return true;
-    if (this.type === 0 || command.reservation === 'always') return false;
+  conflicts(path: Path, command: Command, cdb?: Buffer): boolean {
+    const rule =
+      cdb === undefined ? command.reservation : (command.reservationOf?.(cdb) ?? command.reservation);
+    const freed = command.reserve6 === true || (command.reservationOf !== undefined && rule === 'always');
+    if (this.reservedBy !== undefined && this.reservedBy !== path && !freed) return true;
+    if (this.type === 0 || rule === 'always') return false;
     const registration = this.registrationOf(path.nexus);
     if (this.isHolder(registration)) return false;
     if (registration !== undefined && isRegistrantsOnly(this.type)) return false;
-    return !(command.reservation === 'read' && isWriteExclusive(this.type));
+    return !(rule === 'read' && isWriteExclusive(this.type));
   }
 
   register(registration: Registration): boolean {

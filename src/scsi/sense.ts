@@ -101,6 +101,9 @@ export interface SenseDetail {
 
 const NO_DETAIL: SenseDetail = {};
 
+/** Most that `senseData` makes: a descriptor format header, an information and a sense key specific descriptor. */
+export const SENSE_BYTES_MAX = 8 + 12 + 8;
+
 /** Sense data of a current error in fixed (70h) or descriptor (72h) format. Freshly allocated, zeroed where unused. */
 export function senseData(code: number, descriptorFormat: boolean, detail: SenseDetail = NO_DETAIL): Buffer {
   return descriptorFormat ? descriptorSense(code, detail) : fixedSense(code, detail);

@@ -216,9 +216,33 @@ void t.test('WRITE SAME fills, unmaps zeros, and insists on one block of data (S
   t.equal((await run(nexus, 0, cdb16(0x93, 8, 16, 0x09), Buffer.alloc(0))).status, 0, 'NDOB');
   t.equal(master.bytes[8 * 512], 0);
   t.equal((await run(nexus, 0, cdb10(0x41, 0, 1), Buffer.alloc(1024))).code, '05/0e/03');
-  t.equal((await run(nexus, 0, cdb10(0x41, 0, 0), Buffer.alloc(512))).code, '05/24/00', 'WSNZ');
   t.equal((await run(nexus, 0, cdb10(0x41, 0, 8, 0x10), Buffer.alloc(512))).code, '05/24/00', 'ANCHOR');
 });
+
+void t.test(
+  'WRITE SAME of zero blocks goes to the end of the medium, within the limit of page B0h (SBC-5 §5.55)',
+  async (t) => {
+    const { login, run, master } = bench();
+    const nexus = login();
+    const end = master.capacityBytes / 512;
+    const page = (await run(nexus, 0, [0x12, 1, 0xb0, 0, 64, 0])).data;
+    t.equal(page[4] & 1, 0, 'WSNZ');
+    t.equal((await run(nexus, 0, cdb10(0x41, end - 24, 0), Buffer.alloc(512, 0x3c))).status, 0);
+    t.ok(master.bytes.subarray(-24 * 512).equals(Buffer.alloc(24 * 512, 0x3c)));
+    t.equal(master.bytes[(end - 25) * 512], 0);
+    t.equal((await run(nexus, 0, cdb16(0x93, end - 16, 0, 0x09), Buffer.alloc(0))).status, 0, 'UNMAP, NDOB');
+    t.notOk(master.mapped.has((end - 16) * 512));
+    t.equal((await run(nexus, 0, cdb10(0x41, end, 0), Buffer.alloc(512))).status, 0, 'nothing behind the last');
+    t.equal((await run(nexus, 0, cdb10(0x41, end + 1, 0), Buffer.alloc(512))).code, '05/21/00');
+    const limit = page.readUInt32BE(40);
+    const large = bench({ master: new MemoryMedium((limit + 8) * 512, { sparse: true }) });
+    const other = large.login();
+    const tooMuch = await large.run(other, 0, cdb16(0x93, 0, 0, 0x08), Buffer.alloc(512));
+    t.equal(tooMuch.code, '05/24/00', 'more than MAXIMUM WRITE SAME LENGTH is left');
+    t.equal(tooMuch.sense?.readUInt16BE(16), 10);
+    t.equal((await large.run(other, 0, cdb16(0x93, 8, 0, 0x08), Buffer.alloc(512))).status, 0);
+  },
+);
 
 void t.test(
   'UNMAP makes holes, GET LBA STATUS shows them, and a bad descriptor changes nothing (SBC-5 §5.36, §5.5)',

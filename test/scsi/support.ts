@@ -26,9 +26,10 @@ export class MemoryMedium implements Medium {
   holdFlush = false;
   private waiting: (() => void)[] = [];
 
-  constructor(capacityBytes: number) {
+  /** `sparse`: of that size by its word only, for commands that move no data. */
+  constructor(capacityBytes: number, { sparse = false } = {}) {
     this.capacityBytes = capacityBytes;
-    this.bytes = Buffer.alloc(capacityBytes);
+    this.bytes = Buffer.alloc(sparse ? 0 : capacityBytes);
   }
 
   readsSlowly(): boolean {
@@ -77,7 +78,7 @@ export class MemoryMedium implements Medium {
 
   unmap(position: number, length: number): MediumResult {
     if (this.held) return MEDIUM.PENDING;
-    this.bytes.fill(0, position, position + length);
+    if (this.bytes.length > 0) this.bytes.fill(0, position, position + length);
     const first = Math.ceil(position / UNIT_BYTES) * UNIT_BYTES;
     for (let at = first; at + UNIT_BYTES <= position + length; at += UNIT_BYTES) this.mapped.delete(at);
     return MEDIUM.OK;
@@ -94,7 +95,8 @@ export class MemoryMedium implements Medium {
     const first = position - (position % UNIT_BYTES);
     const mapped = this.mapped.has(first);
     let end = first + UNIT_BYTES;
-    while (end < this.capacityBytes && this.mapped.has(end) === mapped) end += UNIT_BYTES;
+    const limit = Math.min(this.capacityBytes, position + maxBytes);
+    while (end < limit && this.mapped.has(end) === mapped) end += UNIT_BYTES;
     return { mapped, lengthBytes: Math.min(end - position, maxBytes) };
   }
 

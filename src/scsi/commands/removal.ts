@@ -7,6 +7,11 @@ import type { ControlDone, Path } from '../unit.js';
 
 const PREVENT = 0x01;
 
+/** True if removal is allowed, which no reservation forbids (SPC-6 §5.14.1, SPC-2 §5.5.1). */
+export function allows(cdb: Buffer): boolean {
+  return (cdb[4] & PREVENT) === 0;
+}
+
 export function preventAllow(task: Task, path: Path): void {
   // On the master, a fixed disk, there is nothing to remove.
   if (path.unit.removable) {
@@ -21,6 +26,11 @@ const START = 0x01;
 const LOEJ = 0x02;
 const NO_FLUSH = 0x04;
 const IMMED = 0x01;
+
+/** True if it only starts the unit, which no reservation forbids (SBC-5 §4.17). To load a medium is more than that. */
+export function starts(cdb: Buffer): boolean {
+  return cdb[4] >>> 4 === 0 && (cdb[4] & (LOEJ | START)) === START;
+}
 
 export function startStopUnit(task: Task, path: Path): void {
   const { cdb } = task;

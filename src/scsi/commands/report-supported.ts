@@ -95,9 +95,9 @@ const REPD = 0x80;
 export function reportTaskManagement(task: Task): void {
   const extended = (task.cdb[2] & REPD) !== 0;
   const data = Buffer.alloc(extended ? 16 : 4);
-  // ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK (CLEAR ACA needs an ACA, which NACA=0 never makes).
-  data[0] = 0x80 | 0x40 | 0x10 | 0x08 | 0x01;
-  // QUERY ASYNCHRONOUS EVENT, QUERY TASK SET, I_T NEXUS RESET.
+  // ATS, ATSS, CTSS, LURS, QTS. Not CACAS: CLEAR ACA needs an ACA, which NACA=0 never makes.
+  data[0] = 0x80 | 0x40 | 0x10 | 0x08 | 0x04;
+  // QAES, QTSS, ITNRS.
   data[1] = 0x04 | 0x02 | 0x01;
   if (extended) {
     data[3] = 12;

@@ -1,6 +1,7 @@
 /** Vital product data (SPC-6 §7.7, SBC-5 §6.6). */
 import { putAscii, putU16, putU32, putU64 } from '../bytes.js';
 import { VENDOR } from '../identity.js';
+import { SENSE_BYTES_MAX } from '../sense.js';
 import { BLOCKS_PER_PHYSICAL } from '../unit.js';
 import type { LogicalUnit, Path } from '../unit.js';
 import { TRANSFER_BLOCKS_MAX } from './block-range.js';
@@ -113,7 +114,7 @@ function extendedInquiry(): Buffer {
   // LUICLR: an I_T nexus loss or reset ends only that nexus's unit attentions.
   page[3] = 0x01;
   // MAXIMUM SUPPORTED SENSE DATA LENGTH.
-  page[9] = 252;
+  page[9] = SENSE_BYTES_MAX;
   return page;
 }
 
@@ -144,8 +145,7 @@ function scsiPorts({ unit }: Path): Buffer {
 /** Page B0h (SBC-5 §6.6.4): what one command may ask for, and the granularities of the engine's 4 KiB blocks. */
 function blockLimits(): Buffer {
   const page = Buffer.alloc(60);
-  // WSNZ: WRITE SAME of zero blocks is refused.
-  page[0] = 0x01;
+  // Byte 0: WSNZ=0, WRITE SAME of zero blocks goes to the end of the medium.
   page[1] = COMPARE_BLOCKS_MAX;
   putU16(page, 2, BLOCKS_PER_PHYSICAL);
   putU32(page, 4, TRANSFER_BLOCKS_MAX);
