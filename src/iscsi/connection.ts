@@ -119,7 +119,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     this.#receive.end += bytes;
     this.heardAtMs = performance.now();
     this.#run();
-    this.#services.active();
+    if (this.session?.waitsForMedium() !== true) this.#services.active();
     return !this.#stalled;
   }
 

@@ -72,6 +72,12 @@ export class Session {
     }
   }
 
+  /** True while a task waits for neither the initiator nor the processor. */
+  waitsForMedium(): boolean {
+    for (const task of this.tasks.values()) if (!task.out.expectsMore()) return true;
+    return false;
+  }
+
   /** Ends the tasks that only wait to report what the SCSI layer has decided. */
   abandonHeld(): void {
     for (const task of [...this.tasks.values()]) if (task.held) task.abandonHeld();
