@@ -24,15 +24,13 @@ export interface ActivityEntry {
 }
 
 export class ActivityLog {
-  readonly #store: Store;
   readonly #superblock: Superblock;
   readonly #entries: ActivityEntry[] = [];
   /** The current generation's entries by page. */
   readonly #current = new Map<number, ActivityEntry>();
   #sequence: number;
 
-  constructor(store: Store, superblock: Superblock, sequence: number) {
-    this.#store = store;
+  constructor(superblock: Superblock, sequence: number) {
     this.#superblock = superblock;
     this.#sequence = sequence;
   }
@@ -54,7 +52,7 @@ export class ActivityLog {
     return this.#current.get(page)?.extents ?? 0;
   }
 
-  /** Adds to the list in memory; `write` and a sync must follow before anybody relies on it. */
+  /** Adds to the list in memory; `encode` and a durable write must follow before anybody relies on it. */
   add(page: number, extents: number): void {
     const entry = this.#current.get(page);
     if (entry !== undefined) entry.extents |= extents;
@@ -77,7 +75,8 @@ export class ActivityLog {
     for (const page of this.#current.keys()) if (!isNeeded(page)) this.#current.delete(page);
   }
 
-  write(): void {
+  /** The list as it now is, and where its two copies go. Nobody may rely on it before the first is durable. */
+  encode(): { bytes: Buffer; positions: readonly [number, number] } {
     const out = Buffer.alloc(HEADER_BYTES + this.#entries.length * ACTIVITY_ENTRY_BYTES);
     this.#sequence++;
     out.writeUInt32LE(this.#entries.length, 12);
@@ -89,11 +88,9 @@ export class ActivityLog {
       out[at + 8] = entry.extents;
     });
     seal(out, MAGIC, this.#superblock.uuid);
-    for (let copy = 0; copy < 2; copy++) {
-      const slot = 2 * (this.#sequence % 2) + copy;
-      const { activityOffset, activitySlotBytes } = this.#superblock;
-      this.#store.writeSync(out, 0, out.length, activityOffset + slot * activitySlotBytes);
-    }
+    const { activityOffset, activitySlotBytes } = this.#superblock;
+    const first = activityOffset + 2 * (this.#sequence % 2) * activitySlotBytes;
+    return { bytes: out, positions: [first, first + activitySlotBytes] };
   }
 }
 

@@ -1,7 +1,7 @@
 /** The change map: which ranges of the master differ between the image of a generation and now. */
 
 import type { Engine } from './engine.js';
-import { MARK_SPAN, PAGE_UNITS, UNIT_BYTES } from './format.js';
+import { MARK_SPAN, PAGE_COVERS_BYTES, PAGE_UNITS, UNIT_BYTES } from './format.js';
 import { OperationalError } from '../operational-error.js';
 
 export interface ChangedRange {
@@ -23,8 +23,17 @@ export interface Changes {
   readonly ranges: AsyncIterable<ChangedRange>;
 }
 
-/** @throws OperationalError NO_SUCH_GENERATION if `since` has not been yet */
-export function listChanges(engine: Engine, since?: number): Changes {
+/** Part of the master, in bytes. */
+export interface ChangesWindow {
+  readonly position: number;
+  readonly end: number;
+}
+
+/**
+ * `window`: only what lies within it is looked for; ranges may begin before it and reach behind it by less than 64 KiB.
+ * @throws OperationalError NO_SUCH_GENERATION if `since` has not been yet
+ */
+export function listChanges(engine: Engine, since?: number, window?: ChangesWindow): Changes {
   const { superblock } = engine.core;
   const { generation } = superblock;
   if (since !== undefined && (!Number.isInteger(since) || since < 0 || since > generation)) {
@@ -41,18 +50,32 @@ export function listChanges(engine: Engine, since?: number): Changes {
     approximate: !full && superblock.approximateGeneration >= since,
     granularityBytes: UNIT_BYTES,
     capacityBytes: engine.core.capacityBytes,
-    ranges: full ? wholeMaster(engine) : joined(changedUnits(engine, since)),
+    ranges: full ? wholeMaster(engine, window) : joined(changedUnits(engine, since, window)),
   };
 }
 
-async function* wholeMaster(engine: Engine): AsyncGenerator<ChangedRange> {
+async function* wholeMaster(engine: Engine, window?: ChangesWindow): AsyncGenerator<ChangedRange> {
   await Promise.resolve();
-  yield { position: 0, length: engine.core.capacityBytes };
+  const { position = 0, end = engine.core.capacityBytes } = window ?? {};
+  if (end > position) yield { position, length: end - position };
 }
 
-async function* changedUnits(engine: Engine, since: number): AsyncGenerator<ChangedRange> {
+/** The map page of a position of the master. */
+function pageOf(engine: Engine, position: number): number {
+  const segment = engine.core.segmentAt(position);
+  return segment.firstPage + Math.floor((position - segment.masterOffset) / PAGE_COVERS_BYTES);
+}
+
+async function* changedUnits(
+  engine: Engine,
+  since: number,
+  window?: ChangesWindow,
+): AsyncGenerator<ChangedRange> {
   const { core, map } = engine;
-  for (let number = 0; number < core.totalPages; number++) {
+  const { position = 0, end = core.capacityBytes } = window ?? {};
+  if (position >= end) return;
+  const last = pageOf(engine, end - 1);
+  for (let number = pageOf(engine, position); number <= last; number++) {
     const segment = core.segmentOfPage(number);
     const firstUnit = (number - segment.firstPage) * PAGE_UNITS;
     const units = Math.min(PAGE_UNITS, Math.ceil(segment.masterBytes / UNIT_BYTES) - firstUnit);
@@ -64,7 +87,8 @@ async function* changedUnits(engine: Engine, since: number): AsyncGenerator<Chan
       if (marks !== undefined && marks[unit] < since) continue;
       const at = (firstUnit + unit) * UNIT_BYTES;
       const length = Math.min(UNIT_BYTES, segment.masterBytes - at);
-      yield { position: segment.masterOffset + at, length };
+      const from = segment.masterOffset + at;
+      if (from < end && from + length > position) yield { position: from, length };
     }
   }
 }

@@ -3,7 +3,7 @@
  *
  * A round: capture the pending flips (and, during a checkpoint pass, the images of some dirty pages: in the same
  * moment, so that an image never holds a flip whose data is not yet durable) · fdatasync the data · write the journal
- * batch · fdatasync · tell those who wait · write the images' twin 0 · fdatasync · twin 1 · fdatasync · bitmap.
+ * batch durably · tell those who wait · write the images' twin 0 · fdatasync · twin 1 · fdatasync · bitmap.
  * When a pass has been through all pages that were dirty at its start, the journal's tail moves to where the journal
  * ended at that moment.
  */
@@ -189,9 +189,7 @@ export class Committer {
     const { batch } = captured;
     if (batch === undefined) return captured;
     if (this.#core.does('commit: write journal')) {
-      const written = this.#append(batch);
-      await this.#core.sync('commit: sync journal');
-      this.journal.settle(written);
+      await this.#append(batch);
     }
     return captured;
   }
@@ -233,14 +231,15 @@ export class Committer {
     return bytes;
   }
 
-  #append(batch: Buffer): { tail: number; lsn: number } {
+  /** Not by a sync, which would wait for all that was written since the last one, too. */
+  async #append(batch: Buffer): Promise<void> {
     const { counters } = this.#core;
-    const blocks = batch.length / JOURNAL_BLOCK_BYTES;
     counters.journalCommits++;
-    counters.journalBlocks += blocks;
-    counters.metadataWrites += 2;
-    counters.metadataBytesWritten += 2 * batch.length;
-    return this.journal.append(batch);
+    counters.journalBlocks += batch.length / JOURNAL_BLOCK_BYTES;
+    const placed = this.journal.place(batch);
+    for (const { bytes, positions } of placed.pieces)
+      await this.#core.writeTwice(bytes, positions, 'commit: sync journal');
+    this.journal.settle(placed);
   }
 
   async #writeImages(images: Captured['images']): Promise<void> {
@@ -294,9 +293,7 @@ export class Committer {
     const captured = this.#capture();
     if (captured.batch !== undefined) await this.#core.sync('commit: sync data');
     const mark = captured.batch ?? this.journal.encode(this.#pending, 0, (page) => this.#pageOf(page), facts);
-    const written = this.#append(mark);
-    await this.#core.sync('commit: sync journal');
-    this.journal.settle(written);
+    await this.#append(mark);
   }
 
   #wakeRoomWaiters(): void {

@@ -8,7 +8,7 @@ import { SUPERBLOCK_OFFSETS, placeSegments } from './format.js';
 import type { PlacedSegment } from './format.js';
 import { ALL_STEPS } from './steps.js';
 import type { Step, Steps } from './steps.js';
-import { syncStore } from './store.js';
+import { syncStore, writeStoreDurably } from './store.js';
 import type { Store } from './store.js';
 import { encodeSuperblock } from './superblock.js';
 import type { Superblock } from './superblock.js';
@@ -117,6 +117,26 @@ export class Core {
     this.counters.syncs++;
     try {
       await syncStore(this.store);
+    } catch (error) {
+      throw this.fail(error);
+    }
+  }
+
+  /**
+   * Writes two copies, and waits until the first is durable; `step` names the rule that asks for it. The second follows
+   * with the next sync: until then no more than the one copy that is being written can be damaged.
+   */
+  async writeTwice(bytes: Buffer, positions: readonly [number, number], step: Step): Promise<void> {
+    this.writeMetadata(bytes, positions[1]);
+    if (!this.does(step)) {
+      this.writeMetadata(bytes, positions[0]);
+      return;
+    }
+    this.counters.metadataWrites++;
+    this.counters.metadataBytesWritten += bytes.length;
+    this.counters.syncs++;
+    try {
+      await writeStoreDurably(this.store, bytes, positions[0]);
     } catch (error) {
       throw this.fail(error);
     }

@@ -93,7 +93,8 @@ export class Engine {
   }
 
   async #emptyActivityLog(): Promise<void> {
-    this.#activity.write();
+    const { bytes, positions } = this.#activity.encode();
+    for (const position of positions) this.core.writeMetadata(bytes, position);
     await this.core.sync();
   }
 
@@ -313,9 +314,9 @@ export class Engine {
       if (!this.#activity.hasRoom(wanted.size)) await this.committer.checkpoint();
       const generation = core.superblock.generation;
       for (const [page, extents] of wanted) if (this.#activity.hasRoom(1)) this.#activity.add(page, extents);
-      this.#activity.write();
+      const { bytes, positions } = this.#activity.encode();
       core.counters.activityWrites++;
-      await core.sync('activity: sync the list');
+      await core.writeTwice(bytes, positions, 'activity: sync the list');
       if (core.superblock.generation !== generation) continue;
       for (const page of wanted.keys()) {
         const cached = this.map.cached(page);

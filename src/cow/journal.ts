@@ -50,8 +50,20 @@ export interface BatchFacts {
   readonly divergedBlocks: number;
 }
 
+/** Bytes that go to a place in either copy of the ring. */
+export interface BatchPiece {
+  readonly bytes: Buffer;
+  readonly positions: readonly [number, number];
+}
+
+export interface PlacedBatch {
+  readonly tail: number;
+  readonly lsn: number;
+  /** Two where the batch goes round the end of the ring. */
+  readonly pieces: readonly BatchPiece[];
+}
+
 export class Journal {
-  readonly #store: Store;
   readonly #superblock: Superblock;
   nextLsn: number;
   /** What the next block will name as the first block needed. */
@@ -61,8 +73,7 @@ export class Journal {
   /** Blocks before this one are durable. */
   durableLsn: number;
 
-  constructor(store: Store, superblock: Superblock, nextLsn: number, tail: number) {
-    this.#store = store;
+  constructor(superblock: Superblock, nextLsn: number, tail: number) {
     this.#superblock = superblock;
     this.nextLsn = nextLsn;
     this.tail = tail;
@@ -100,8 +111,11 @@ export class Journal {
     return batch;
   }
 
-  /** Writes a batch behind the last one. The answer is for `settle`, to be called when a sync made it durable. */
-  append(batch: Buffer): { tail: number; lsn: number } {
+  /**
+   * Gives a batch its place behind the last one. Its pieces are to be written there, both copies; the answer is for
+   * `settle`, to be called when that is durable.
+   */
+  place(batch: Buffer): PlacedBatch {
     const blocks = batch.length / JOURNAL_BLOCK_BYTES;
     const { journalBlocks, journalOffset, uuid } = this.#superblock;
     if (this.nextLsn + blocks - this.durableTail > journalBlocks) throw new Error('the journal is full');
@@ -111,18 +125,20 @@ export class Journal {
       writeU64(bytes, 40, this.tail);
       seal(bytes, MAGIC, uuid);
     }
-    for (let copy = 0; copy < JOURNAL_COPIES; copy++) {
-      const start = journalOffset + copy * journalBlocks * JOURNAL_BLOCK_BYTES;
-      const slot = this.nextLsn % journalBlocks;
-      const straight = Math.min(blocks, journalBlocks - slot) * JOURNAL_BLOCK_BYTES;
-      this.#store.writeSync(batch, 0, straight, start + slot * JOURNAL_BLOCK_BYTES);
-      if (straight < batch.length) this.#store.writeSync(batch, straight, batch.length - straight, start);
-    }
+    const slot = this.nextLsn % journalBlocks;
+    const straight = Math.min(blocks, journalBlocks - slot) * JOURNAL_BLOCK_BYTES;
+    const copyBytes = journalBlocks * JOURNAL_BLOCK_BYTES;
+    const piece = (bytes: Buffer, offset: number): BatchPiece => {
+      const first = journalOffset + offset;
+      return { bytes, positions: [first, first + copyBytes] };
+    };
+    const pieces = [piece(batch.subarray(0, straight), slot * JOURNAL_BLOCK_BYTES)];
+    if (straight < batch.length) pieces.push(piece(batch.subarray(straight), 0));
     this.nextLsn += blocks;
-    return { tail: this.tail, lsn: this.nextLsn };
+    return { tail: this.tail, lsn: this.nextLsn, pieces };
   }
 
-  settle(written: { tail: number; lsn: number }): void {
+  settle(written: PlacedBatch): void {
     this.durableTail = written.tail;
     this.durableLsn = written.lsn;
   }

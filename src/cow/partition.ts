@@ -4,7 +4,7 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { uuidText } from './bytes.js';
 import { listChanges } from './changes.js';
-import type { Changes } from './changes.js';
+import type { Changes, ChangesWindow } from './changes.js';
 import type { Counters } from './core.js';
 import { Engine } from './engine.js';
 import type { EngineOptions } from './recovery.js';
@@ -163,8 +163,8 @@ export class Partition {
   }
 
   /** What differs between the slave of generation `since` and the master now. @throws OperationalError NO_SUCH_GENERATION */
-  changes(since?: number): Changes {
-    return listChanges(this.#engine, since);
+  changes(since?: number, window?: ChangesWindow): Changes {
+    return listChanges(this.#engine, since, window);
   }
 
   /** Makes use of what the device gained. @throws OperationalError NOT_GROWN, TOO_MANY_SEGMENTS */

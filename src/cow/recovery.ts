@@ -66,9 +66,9 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
   const { image, staleTwin } = readState(store, superblock);
   const state = new StateArea(core, image, staleTwin);
   const activityList = readActivityLog(store, superblock);
-  const activity = new ActivityLog(store, superblock, activityList.sequence);
+  const activity = new ActivityLog(superblock, activityList.sequence);
   if (superblock.clean) {
-    const journal = new Journal(store, superblock, superblock.nextLsn, superblock.nextLsn);
+    const journal = new Journal(superblock, superblock.nextLsn, superblock.nextLsn);
     const parts = { core, map, written, journal, activity, state };
     return { parts, marked: 0, divergedBlocks: superblock.divergedBlocks };
   }
@@ -81,7 +81,7 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
   // A block of an older epoch was written while a transition was under way, and knows nothing of it.
   const current =
     newest !== undefined && newest.lsn >= superblock.nextLsn && newest.epoch === superblock.epoch;
-  const journal = new Journal(store, superblock, nextLsn, tail);
+  const journal = new Journal(superblock, nextLsn, tail);
   const parts = { core, map, written, journal, activity, state };
   return { parts, marked, divergedBlocks: current ? newest.divergedBlocks : superblock.divergedBlocks };
 }

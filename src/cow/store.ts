@@ -18,6 +18,7 @@ import {
   statSync,
   statfsSync,
   unlinkSync,
+  write,
   writeSync,
 } from 'node:fs';
 import { OperationalError } from '../operational-error.js';
@@ -38,6 +39,11 @@ export interface Store {
   read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void;
   /** fdatasync, through the thread pool. */
   sync(done: StoreDone): void;
+  /**
+   * Writes through the thread pool, and is done when these bytes are durable; of other writes it says nothing, and waits
+   * for none of them. The bytes must stay as they are until then.
+   */
+  writeDurably(bytes: Buffer, position: number, done: StoreDone): void;
   /** Asks the device for its size again, for a grow. */
   refreshSize(): number;
   close(): Promise<void>;
@@ -61,13 +67,27 @@ export function readStore(store: Store, buffer: Uint8Array, position: number): P
   });
 }
 
+/** As `Store.writeDurably`. */
+export function writeStoreDurably(store: Store, bytes: Buffer, position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    store.writeDurably(bytes, position, (error) => {
+      if (error === null) resolve();
+      else reject(error);
+    });
+  });
+}
+
 export class FileStore implements Store {
   readonly #fd: number;
+  /** The same file with O_DSYNC. A sync by the other one would wait for all that is dirty. */
+  readonly #durableFd: number;
   readonly isBlockDevice: boolean;
   sizeBytes: number;
 
-  constructor(fd: number) {
+  /** `durableFd`: the same file, opened with O_DSYNC; `fd` again for a store that is only read. */
+  constructor(fd: number, durableFd: number) {
     this.#fd = fd;
+    this.#durableFd = durableFd;
     this.isBlockDevice = fstatSync(fd).isBlockDevice();
     this.sizeBytes = sizeOf(fd);
   }
@@ -78,6 +98,7 @@ export class FileStore implements Store {
    */
   static open(path: string, mode: 'read' | 'write'): FileStore {
     let fd: number | undefined;
+    let durableFd: number | undefined;
     try {
       fd = openSync(path, mode === 'read' ? constants.O_RDONLY : constants.O_RDWR);
       const stat = fstatSync(fd);
@@ -89,9 +110,13 @@ export class FileStore implements Store {
         fd = undefined;
         fd = openSync(path, constants.O_RDWR | constants.O_EXCL);
       }
-      return new FileStore(fd);
+      if (mode === 'read') return new FileStore(fd, fd);
+      durableFd = openSync(path, constants.O_RDWR | constants.O_DSYNC);
+      requireSameFile(path, fd, durableFd);
+      return new FileStore(fd, durableFd);
     } catch (error) {
       if (fd !== undefined) closeSync(fd);
+      if (durableFd !== undefined) closeSync(durableFd);
       throw explain(path, error);
     }
   }
@@ -127,6 +152,15 @@ export class FileStore implements Store {
     fdatasync(this.#fd, done);
   }
 
+  writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
+    write(this.#durableFd, bytes, 0, bytes.length, position, (error, count) => {
+      if (error !== null) done(error);
+      else if (count === bytes.length) done(null);
+      else if (count === 0) done(new Error(`the device takes nothing more at ${position}`));
+      else this.writeDurably(bytes.subarray(count), position + count, done);
+    });
+  }
+
   extendTo(sizeBytes: number): void {
     ftruncateSync(this.#fd, sizeBytes);
     this.sizeBytes = sizeBytes;
@@ -137,14 +171,26 @@ export class FileStore implements Store {
     return this.sizeBytes;
   }
 
-  close(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      close(this.#fd, (error) => {
-        if (error) reject(error);
-        else resolve();
-      });
-    });
+  async close(): Promise<void> {
+    const fds = new Set([this.#durableFd, this.#fd]);
+    await Promise.all([...fds].map((fd) => closeFile(fd)));
   }
+}
+
+function closeFile(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    close(fd, (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+}
+
+/** The path may have come to mean something else between two opens. */
+function requireSameFile(path: string, fd: number, other: number): void {
+  const [one, two] = [fstatSync(fd), fstatSync(other)];
+  if (one.dev === two.dev && one.ino === two.ino && one.rdev === two.rdev) return;
+  throw new OperationalError('PARTITION_BUSY', `${path} was replaced while it was opened; try again`);
 }
 
 /**

@@ -185,17 +185,13 @@ export async function simulate(options: PowerCutOptions): Promise<PowerCutReport
   }
   const { events } = store;
   const every = options.cuts / events.length;
-  const durable = new MemoryStore(PARTITION_BYTES, blank);
-  let applied = 0;
+  const durable = new Durable(PARTITION_BYTES, blank, events);
   let cuts = 0;
   for (let moment = 1; moment <= events.length; moment++) {
-    const event = events[moment - 1];
-    if (event.kind === 'sync') {
-      for (; applied < event.upTo; applied++) applyEvent(durable, events[applied]);
-    }
+    durable.follow(events[moment - 1]);
     let here = Math.floor(every) + (chance.hits(every % 1) ? 1 : 0);
     for (; here > 0; here--) {
-      const after = survivors(durable, events.slice(applied, moment), chance, segments[0].halfA);
+      const after = survivors(durable.store, durable.unsynced(moment), chance, segments[0].halfA);
       const found = await openAndCompare(
         after,
         workload.history,
@@ -216,8 +212,39 @@ export async function simulate(options: PowerCutOptions): Promise<PowerCutReport
   return { cuts, violations };
 }
 
-function applyEvent(store: MemoryStore, event: StoreEvent): void {
-  if (event.kind === 'write') store.apply(event.position, event.data);
+/** What is on the disk for certain, as the record goes on. */
+class Durable {
+  readonly store: MemoryStore;
+  readonly #events: readonly StoreEvent[];
+  #applied = 0;
+  /** Events behind those that are durable by themselves. */
+  readonly #alone = new Set<number>();
+
+  constructor(sizeBytes: number, base: MemoryStore, events: readonly StoreEvent[]) {
+    this.store = new MemoryStore(sizeBytes, base);
+    this.#events = events;
+  }
+
+  follow(event: StoreEvent): void {
+    if (event.kind === 'sync') for (; this.#applied < event.upTo; this.#applied++) this.#apply(this.#applied);
+    else if (event.kind === 'durable' && event.write >= this.#applied) {
+      this.#apply(event.write);
+      this.#alone.add(event.write);
+    }
+  }
+
+  #apply(index: number): void {
+    const event = this.#events[index];
+    if (event.kind === 'write' && !this.#alone.delete(index)) this.store.apply(event.position, event.data);
+  }
+
+  /** The events before `moment` that a cut may undo. */
+  unsynced(moment: number): StoreEvent[] {
+    const events: StoreEvent[] = [];
+    for (let index = this.#applied; index < moment; index++)
+      if (!this.#alone.has(index)) events.push(this.#events[index]);
+    return events;
+  }
 }
 
 /**
@@ -269,10 +296,9 @@ async function openAndCompare(
   // Cut the recovery, too, somewhere in its own writes.
   const { events } = again;
   const cut = chance.below(events.length + 1);
-  const synced = events.slice(0, cut).findLast((event) => event.kind === 'sync')?.upTo ?? 0;
-  const halfway = new MemoryStore(store.sizeBytes, store);
-  for (const event of events.slice(0, synced)) applyEvent(halfway, event);
-  const rest = survivors(halfway, events.slice(synced, cut), chance, metadataEnd);
+  const halfway = new Durable(store.sizeBytes, store, events);
+  for (const event of events.slice(0, cut)) halfway.follow(event);
+  const rest = survivors(halfway.store, halfway.unsynced(cut), chance, metadataEnd);
   const second = await compare(new MemoryStore(store.sizeBytes, rest), history, moment, steps);
   return {
     cuts: 2,

@@ -7,7 +7,9 @@ const CHUNK_BYTES = 4096;
 export type StoreEvent =
   | { readonly kind: 'write'; readonly position: number; readonly data: Buffer }
   /** A sync ended: writes before event `upTo` are durable. */
-  | { readonly kind: 'sync'; readonly upTo: number };
+  | { readonly kind: 'sync'; readonly upTo: number }
+  /** A durable write ended: the write of this event is durable, whatever became of others. */
+  | { readonly kind: 'durable'; readonly write: number };
 
 /** Sparse memory over an optional base that is left as it is. */
 export class MemoryStore implements Store {
@@ -88,6 +90,20 @@ export class MemoryStore implements Store {
     });
   }
 
+  writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
+    const write = this.events.length;
+    let failure: Error | null = null;
+    try {
+      this.writeSync(bytes, 0, bytes.length, position);
+    } catch (error) {
+      failure = error as Error;
+    }
+    setImmediate(() => {
+      if (this.recording && failure === null) this.events.push({ kind: 'durable', write });
+      done(failure);
+    });
+  }
+
   refreshSize(): number {
     return this.sizeBytes;
   }
@@ -135,6 +151,12 @@ export class FaultyStore extends MemoryStore {
     const error = this.#trips('sync');
     if (error === undefined) super.sync(done);
     else setImmediate(done, error);
+  }
+
+  /** Can fail as a write does, and as a sync does. */
+  override writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
+    const error = this.#trips('sync');
+    super.writeDurably(bytes, position, (failure) => done(failure ?? error ?? null));
   }
 }
 
