@@ -45,8 +45,8 @@ export interface PartitionEngine {
   /** @throws OperationalError NOT_ENABLED */
   disableSlave(): Promise<void>;
   rollback(): Promise<void>;
-  /** @throws OperationalError NO_SUCH_GENERATION */
-  changes(since?: number): PartitionChanges;
+  /** `window`: look there only. @throws OperationalError NO_SUCH_GENERATION */
+  changes(since?: number, window?: { position: number; end: number }): PartitionChanges;
   /** Told once, when the partition takes no more writes. */
   onFailure(listener: (error: Error) => void): void;
   grow(): Promise<object>;

@@ -12,7 +12,7 @@ import { lunsFor } from '../config/access.js';
 import type { IscsiTargetOptions, Log, SessionInfo } from '../iscsi/options.js';
 import { findMounted } from '../cow/quiet.js';
 import { MEDIUM } from '../scsi/medium.js';
-import type { Medium } from '../scsi/medium.js';
+import type { ChangeMap, Medium } from '../scsi/medium.js';
 import type { Nexus } from '../scsi/nexus.js';
 import { ScsiTarget } from '../scsi/target.js';
 import type { ControlDone, NexusName } from '../scsi/target.js';
@@ -59,7 +59,8 @@ export class ServedTarget {
       );
     });
     const { physicalBlockBytes = 4096, accessStates = new Map<number, AccessState>() } = configuration;
-    const access = { portalGroupTags: tags, accessStates, physicalBlockBytes, control, log };
+    const changes = { changedRanges: this.#changedRanges.bind(this) };
+    const access = { portalGroupTags: tags, accessStates, physicalBlockBytes, control, changes, log };
     this.scsi = new ScsiTarget({ name, uuid, master, slave, state, ...access });
   }
 
@@ -186,6 +187,13 @@ export class ServedTarget {
     return sessions.filter(
       ({ target, luns }) => target === this.name && luns.some((lun) => masters.has(lun)),
     );
+  }
+
+  /** For GET LBA STATUS (32), as the configuration allows. */
+  #changedRanges(since: number, position: number, end: number): ReturnType<ChangeMap['changedRanges']> {
+    const { generation } = this.partition.status().slave;
+    if (this.#configuration.reportChanges !== true || since > generation) return undefined;
+    return this.partition.changes(since, { position, end }).ranges;
   }
 
   #load(nexus: Nexus, done: ControlDone): void {

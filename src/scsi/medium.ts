@@ -70,6 +70,20 @@ export interface Medium {
   provisioning(position: number, maxBytes: number): { mapped: boolean; lengthBytes: number };
 }
 
+/** Which blocks may differ between generations of the slave's medium. */
+export interface ChangeMap {
+  /**
+   * What may differ between the image of generation `since` and the master or slave as it is now, within `position` and
+   * `end`, ascending: more may be listed than has changed, never less. Undefined: there has been no such generation, or
+   * initiators may not ask.
+   */
+  changedRanges(
+    since: number,
+    position: number,
+    end: number,
+  ): AsyncIterable<{ position: number; length: number }> | undefined;
+}
+
 /**
  * Small durable records kept inside the partition, so that they move with it (persistent reservations, saved mode
  * pages, which initiators have been told of a medium change).

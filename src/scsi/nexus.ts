@@ -21,12 +21,22 @@ export class Nexus {
   /** Third-party copies by list identifier, for RECEIVE COPY RESULTS; oldest first. */
   readonly copies = new Map<number, CopyResult>();
 
+  /** Set once the transport knows the nexus: what a new one finds pending is no event. */
+  announced = false;
+  private readonly onAttention: NexusOptions['onAttention'];
+
   constructor(options: NexusOptions) {
+    this.onAttention = options.onAttention;
     this.initiatorName = options.initiatorName;
     this.initiatorPort = options.initiatorPort;
     this.portalGroupTag = options.portalGroupTag;
     this.address = options.address;
     this.luns = options.luns;
+  }
+
+  /** A unit attention has been established for one of its paths. */
+  attentionEstablished(lun: number, sense: Buffer): void {
+    if (this.announced && this.attached) this.onAttention?.(lun, sense);
   }
 
   /** REPORT LUNS has told the initiator what it sees: that unit attention is answered (SPC-6 §6.34). */

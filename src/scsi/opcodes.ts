@@ -12,7 +12,8 @@ import { preFetch, synchronizeCache } from './commands/cache.js';
 import { readCapacity10, readCapacity16 } from './commands/capacity.js';
 import { extendedCopy } from './commands/extended-copy.js';
 import { inquiry } from './commands/inquiry.js';
-import { getLbaStatus16, getLbaStatus32, readDefectData10, readDefectData12 } from './commands/lba-status.js';
+import { readDefectData10, readDefectData12 } from './commands/defect-data.js';
+import { getLbaStatus16, getLbaStatus32 } from './commands/lba-status.js';
 import { logSelect, logSense } from './commands/log-sense.js';
 import { modeSelect10, modeSelect6, modeSense10, modeSense6 } from './commands/mode.js';
 import {
@@ -335,7 +336,7 @@ export const OPCODES: readonly CommandDefinition[] = [
   },
   {
     name: 'GET LBA STATUS (32)',
-    usage: '7F 00 00 00 00 00 00 18 00 12 0F 00 FF FF FF FF FF FF FF FF 00 00 00 00 00 00 00 00 FF FF FF FF',
+    usage: '7F 00 00 00 00 00 00 18 00 12 0F 00 FF FF FF FF FF FF FF FF FF FF FF FF FF FF FF FF FF FF FF FF',
     serviceAction: 0x12,
     ...READS,
     listed: false,

@@ -27,6 +27,12 @@ export interface NexusOptions {
   luns: readonly LunAccess[];
   /** The initiator's network address, for messages to the operator. */
   address: string;
+  /**
+   * Told of each unit attention that is established for this nexus after `attach` returned, with its sense data: what a
+   * transport may send as an asynchronous event (RFC 7143 §11.9.1, event 0). The condition stays pending and is reported
+   * to the next command all the same. Called from within other calls: must not call back into the port.
+   */
+  onAttention?: (lun: number, sense: Buffer) => void;
 }
 
 /**

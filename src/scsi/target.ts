@@ -9,7 +9,7 @@ import { Sanitize } from './commands/sanitize.js';
 import { Tokens } from './commands/token-store.js';
 import { Holds } from './holds.js';
 import { identify } from './identity.js';
-import type { Medium, StateStore } from './medium.js';
+import type { ChangeMap, Medium, StateStore } from './medium.js';
 import { MediumNotices } from './medium-notices.js';
 import { ModePages } from './mode-pages.js';
 import { Nexus } from './nexus.js';
@@ -44,6 +44,8 @@ export interface ScsiTargetOptions {
   physicalBlockBytes?: 512 | 4096;
   /** What START STOP UNIT with LOEJ may do. */
   control: MediumControl;
+  /** For GET LBA STATUS (32) with a generation as ELEMENT IDENTIFIER, which is refused if left out. */
+  changes?: ChangeMap;
   /** Pace of SANITIZE OVERWRITE; 64 MiB/s if left out. */
   sanitizeBytesPerSecond?: number;
   log: ScsiLog;
@@ -84,6 +86,7 @@ export class ScsiTarget implements ScsiPort {
       commands: new CommandSet(OPCODES),
       ports: this.ports,
       tokens: new Tokens(),
+      changes: options.changes,
       holds: new Holds(state, options.slave, log),
       loadingNexus: undefined,
       attentionReported: (path, code) => this.attentionReported(path, code),
@@ -132,6 +135,7 @@ export class ScsiTarget implements ScsiPort {
             : SENSE.I_T_NEXUS_LOSS_OCCURRED,
         );
     }
+    nexus.announced = true;
     return nexus;
   }
 

@@ -2,15 +2,17 @@
  * A logical unit (the master or the slave) and the I_T_L nexuses, here called paths, by which initiators reach it.
  */
 import { AtomicLog } from './atomic-log.js';
+import { ProvisioningCensus } from './census.js';
 import type { CommandSet } from './command.js';
 import type { Holds } from './holds.js';
-import type { Medium, StateStore } from './medium.js';
+import type { ChangeMap, Medium, StateStore } from './medium.js';
 import type { Identity } from './identity.js';
 import type { ModePages } from './mode-pages.js';
 import type { Nexus } from './nexus.js';
 import type { TargetPorts } from './target-ports.js';
 import type { Reservations } from './reservations.js';
 import type { Tokens } from './commands/token-store.js';
+import { senseData } from './sense.js';
 import type { Sanitize } from './commands/sanitize.js';
 import type { Task } from './task.js';
 import type { TaskSet } from './task-set.js';
@@ -56,6 +58,8 @@ export interface TargetServices {
   readonly commands: CommandSet;
   readonly ports: TargetPorts;
   readonly tokens: Tokens;
+  /** What GET LBA STATUS (32) may be asked for by generation. */
+  readonly changes: ChangeMap | undefined;
   /** Who keeps the slave's medium in. */
   readonly holds: Holds;
   /** The nexus whose START STOP UNIT is loading the slave just now. */
@@ -116,6 +120,7 @@ export class LogicalUnit {
   readonly reservations: Reservations;
   readonly sanitize: Sanitize;
   readonly atomics: AtomicLog;
+  readonly census: ProvisioningCensus;
   readonly statistics = emptyStatistics();
   /** What LOG SELECT has cleared off the log pages. */
   readonly countedBefore = emptyStatistics();
@@ -136,6 +141,7 @@ export class LogicalUnit {
     this.modes = parts.modes;
     this.services = parts.services;
     this.atomics = new AtomicLog(this.medium, parts.services.state, parts.services.log);
+    this.census = new ProvisioningCensus(this);
     this.tasks = make.tasks(this);
     this.reservations = make.reservations(this);
     this.sanitize = make.sanitize(this);
@@ -196,6 +202,7 @@ export class Path {
     if (isReset(code)) this.attentions.unshift(code);
     else this.attentions.push(code);
     this.special = true;
+    this.nexus.attentionEstablished(this.lun, senseData(code, this.unit.modes.descriptorSense));
   }
 
   dropAttention(code: number): void {

@@ -232,7 +232,11 @@ void t.test(
     t.equal(master.bytes[(end - 25) * 512], 0);
     t.equal((await run(nexus, 0, cdb16(0x93, end - 16, 0, 0x09), Buffer.alloc(0))).status, 0, 'UNMAP, NDOB');
     t.notOk(master.mapped.has((end - 16) * 512));
-    t.equal((await run(nexus, 0, cdb10(0x41, end, 0), Buffer.alloc(512))).status, 0, 'nothing behind the last');
+    t.equal(
+      (await run(nexus, 0, cdb10(0x41, end, 0), Buffer.alloc(512))).status,
+      0,
+      'nothing behind the last',
+    );
     t.equal((await run(nexus, 0, cdb10(0x41, end + 1, 0), Buffer.alloc(512))).code, '05/21/00');
     const limit = page.readUInt32BE(40);
     const large = bench({ master: new MemoryMedium((limit + 8) * 512, { sparse: true }) });

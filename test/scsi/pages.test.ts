@@ -97,15 +97,18 @@ void t.test('REPORT SUPPORTED OPERATION CODES tells the table, with timeouts (SP
   t.equal((await b.run(nexus, 0, [0xc7])).code, '05/20/00');
 });
 
-void t.test('REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS names each function by its bit (SPC-6 §6.35)', async (t) => {
-  const b = bench();
-  const nexus = b.login();
-  const short = (await b.run(nexus, 0, [0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0])).data;
-  // ATS, ATSS, CTSS, LURS, QTS; not CACAS, nor the obsolete TRS and WAKES. QAES, QTSS, ITNRS.
-  t.same([...short], [0b1101_1100, 0b0000_0111, 0, 0]);
-  const extended = (await b.run(nexus, 0, [0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, 255, 0, 0])).data;
-  t.same([extended.length, extended[0], extended[3]], [16, short[0], 12], 'REPD');
-});
+void t.test(
+  'REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS names each function by its bit (SPC-6 §6.35)',
+  async (t) => {
+    const b = bench();
+    const nexus = b.login();
+    const short = (await b.run(nexus, 0, [0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0])).data;
+    // ATS, ATSS, CTSS, LURS, QTS; not CACAS, nor the obsolete TRS and WAKES. QAES, QTSS, ITNRS.
+    t.same([...short], [0b1101_1100, 0b0000_0111, 0, 0]);
+    const extended = (await b.run(nexus, 0, [0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, 255, 0, 0])).data;
+    t.same([extended.length, extended[0], extended[3]], [16, short[0], 12], 'REPD');
+  },
+);
 
 void t.test(
   'Identity: stable over restarts, equal on all ports, distinct for the two units (SPC-6 §7.7.6)',

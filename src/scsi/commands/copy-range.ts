@@ -1,12 +1,13 @@
 /** Moving blocks from one medium to another inside the target, in steps; holes stay holes. */
 import { MEDIUM } from '../medium.js';
 import type { Medium, MediumResult } from '../medium.js';
-import { fillRange } from './medium-work.js';
+import type { LogicalUnit } from '../unit.js';
+import { fillRange, runAt } from './medium-work.js';
 
 const STEP_BYTES = 262_144;
 
 export interface CopyJob {
-  from: Medium;
+  from: LogicalUnit;
   fromPosition: number;
   to: Medium;
   toPosition: number;
@@ -20,7 +21,8 @@ export function copyRange(
   stop: () => boolean,
   done: (result: MediumResult) => void,
 ): void {
-  const { from, to, bytes } = job;
+  const { to, bytes } = job;
+  const from = job.from.medium;
   const buffer = Buffer.alloc(Math.min(STEP_BYTES, bytes));
   let at = 0;
   const moved = (length: number, result: MediumResult): void => {
@@ -48,7 +50,7 @@ export function copyRange(
       return;
     }
     const run = from.present
-      ? from.provisioning(job.fromPosition + at, bytes - at)
+      ? runAt(job.from, job.fromPosition + at, bytes - at)
       : { mapped: true, lengthBytes: bytes - at };
     if (!run.mapped && run.lengthBytes > 0) {
       fillRange(to, job.toPosition + at, run.lengthBytes, undefined, stop, (result) =>

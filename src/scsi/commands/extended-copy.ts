@@ -175,7 +175,7 @@ function run(task: Task, path: Path, plan: Plan): void {
       (from.unit.removable && from.unit.medium.generation !== generation);
     copyRange(
       {
-        from: from.unit.medium,
+        from: from.unit,
         fromPosition: segment.sourceLba * BLOCK_BYTES,
         to: to.unit.medium,
         toPosition: segment.destinationLba * BLOCK_BYTES,

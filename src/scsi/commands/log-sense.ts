@@ -1,6 +1,8 @@
 /** LOG SENSE and LOG SELECT (SPC-6 §6.8, §6.7, §7.3; SBC-5 §6.4): counters of the unit, as they are. */
 import { getU16, putU16, putU32, putU64 } from '../bytes.js';
-import { answer, failField, good } from '../respond.js';
+import type { Census } from '../census.js';
+import { MEDIUM } from '../medium.js';
+import { answer, failField, good, pending } from '../respond.js';
 import type { Task } from '../task.js';
 import { BLOCK_BYTES } from '../unit.js';
 import type { LogicalUnit, Path, UnitStatistics } from '../unit.js';
@@ -11,7 +13,9 @@ const BINARY_LIST = 0x03;
 const COUNTER = 0x00;
 const SPF = 0x40;
 
-type LogPage = (unit: LogicalUnit) => Buffer;
+type LogPage = (unit: LogicalUnit, census: Census) => Buffer;
+const PROVISIONING_PAGE = 0x0c;
+const NOT_TAKEN: Census = { mappedBytes: 0, seenBytes: 0 };
 
 const PAGES: readonly { page: number; subpage: number; name: string; parameters: LogPage }[] = [
   { page: 0x00, subpage: 0, name: 'Supported Log Pages', parameters: () => supportedPages() },
@@ -39,12 +43,18 @@ const PAGES: readonly { page: number; subpage: number; name: string; parameters:
     name: 'Verify Error Counters',
     parameters: (unit) => errorCounters(since(unit, 'verifyBytes'), 0),
   },
-  { page: 0x0c, subpage: 0, name: 'Logical Block Provisioning', parameters: provisioningResources },
+  {
+    page: PROVISIONING_PAGE,
+    subpage: 0,
+    name: 'Logical Block Provisioning',
+    parameters: provisioningResources,
+  },
   { page: 0x0d, subpage: 0, name: 'Temperature', parameters: temperature },
   { page: 0x10, subpage: 0, name: 'Self-Test Results', parameters: selfTests },
   { page: 0x15, subpage: 0, name: 'Background Scan Results', parameters: backgroundScan },
   { page: 0x19, subpage: 0, name: 'General Statistics and Performance', parameters: generalStatistics },
   { page: 0x2f, subpage: 0, name: 'Informational Exceptions', parameters: informationalExceptions },
+  { page: 0x30, subpage: 0, name: 'Generation (vendor specific)', parameters: generation },
 ];
 
 export function logSense(task: Task, { unit }: Path): void {
@@ -56,7 +66,19 @@ export function logSense(task: Task, { unit }: Path): void {
     failField(task, PAGES.some((known) => known.page === page) ? 3 : 2);
     return;
   }
-  const parameters = fromParameter(entry.parameters(unit), page === 0 ? 0 : getU16(cdb, 5));
+  if (page === PROVISIONING_PAGE) {
+    let census = NOT_TAKEN;
+    const taken = pending(task, () => sendPage(task, page, subpage, entry.parameters(unit, census)));
+    unit.census.take((result) => {
+      census = result;
+      taken(MEDIUM.OK);
+    });
+  } else sendPage(task, page, subpage, entry.parameters(unit, NOT_TAKEN));
+}
+
+function sendPage(task: Task, page: number, subpage: number, all: Buffer): void {
+  const { cdb } = task;
+  const parameters = fromParameter(all, page === 0 ? 0 : getU16(cdb, 5));
   if (parameters === undefined) {
     failField(task, 5);
     return;
@@ -117,13 +139,20 @@ function errorCounters(bytes: number, errors: number): Buffer {
 }
 
 /**
- * SBC-5 §6.4.5, parameter 0003h, available provisioning resource percentage: always all, since every logical block has its
- * two places on the partition whether it is mapped or not, so nothing can run out.
+ * SBC-5 §6.4.5, parameter 0003h, available provisioning resource percentage: what is not mapped. Without a medium there is
+ * nothing to provision, hence all. The counts in threshold sets (0001h, 0002h) belong to thresholds, which warn of running
+ * out; here every block has its places, so there are none (THRESHOLD EXPONENT 0).
  */
-function provisioningResources(): Buffer {
+function provisioningResources(_unit: LogicalUnit, { mappedBytes, seenBytes }: Census): Buffer {
   const value = Buffer.alloc(4);
-  putU16(value, 0, 100);
+  const used = seenBytes === 0 ? 0 : Math.ceil((mappedBytes / seenBytes) * 100);
+  putU16(value, 0, 100 - used);
   return parameter(0x0003, BINARY_LIST, value);
+}
+
+/** Parameter 0000h: the generation of the partition, which names the slave's medium; GET LBA STATUS (32) takes it. */
+function generation(unit: LogicalUnit): Buffer {
+  return parameter(0x0000, BINARY_LIST, u64(unit.medium.generation));
 }
 
 /** FFh: no sensor. */

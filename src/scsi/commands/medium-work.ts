@@ -7,6 +7,7 @@ import type { Medium, MediumResult } from '../medium.js';
 import { finish, pending } from '../respond.js';
 import type { Task } from '../task.js';
 import { BLOCK_BYTES, pathOf } from '../unit.js';
+import type { LogicalUnit } from '../unit.js';
 
 /** Bytes written or read in one step. */
 const STEP_BYTES = 262_144;
@@ -28,6 +29,23 @@ export function whenWritable(task: Task, position: number, bytes: number, act: (
     else finish(task, result);
   };
   ask();
+}
+
+/**
+ * The run of equal provisioning at a position. Where the medium can't tell, since its map is damaged, the rest counts as
+ * mapped: who relies on it reads, and is told then.
+ */
+export function runAt(
+  unit: LogicalUnit,
+  position: number,
+  maxBytes: number,
+): { mapped: boolean; lengthBytes: number } {
+  try {
+    return unit.medium.provisioning(position, maxBytes);
+  } catch (error) {
+    unit.services.log.error({ err: error, unit: unit.kind, position }, 'what is mapped here cannot be told');
+    return { mapped: true, lengthBytes: maxBytes };
+  }
 }
 
 /** How far a running fill has got. */

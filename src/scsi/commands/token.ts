@@ -210,7 +210,7 @@ function run(task: Task, path: Path, ranges: readonly Range[], rod: Rod | undefi
       return;
     }
     const job = {
-      from: rod.unit.medium,
+      from: rod.unit,
       fromPosition: step.from * BLOCK_BYTES,
       to,
       toPosition: step.to * BLOCK_BYTES,
