@@ -18,11 +18,14 @@ export const TWO_PATHS = /^Multipath/;
 const LONG = 'Sanitize.Reset';
 const LONG_SIZE_MIB = 1280;
 
-/**
- * Expects that the answer for LBA i + 1 begins at i + (blocks per physical block), which is so only if that is one: run
- * on a master that says so.
- */
-const SMALL_BLOCKS = 'GetLBAStatus.UnmapSingle';
+/** Tests that want another configuration of the target than the default; NOTES in table.ts says why. */
+const CONFIGURED: readonly { tests: readonly string[]; options: ClddOptions }[] = [
+  { tests: ['GetLBAStatus.UnmapSingle'], options: { physicalBlockBytes: 512 } },
+  { tests: ['WriteSame10.ZeroBlocks', 'WriteSame16.ZeroBlocks'], options: { writeSameToEnd: true } },
+];
+
+/** A part of no more tests than this runs them one by one, since it does not want the whole of their suites. */
+const CONFIGURED_MAX = 2;
 
 /** Suites that write: on the slave without --dataloss, so that their tests skip themselves. */
 const WRITING =
@@ -35,14 +38,17 @@ const NOT_FOR_SLAVE = /^(ProutReserve\.Access\w+|WriteVerify\d+\.Dpo|Read10\.Asy
 export async function runOwn(): Promise<Pick<Columns, Unit>> {
   const tests = await listTests();
   const isSlow = (test: string): boolean => test.startsWith('Sanitize.');
-  const quick = tests.filter((test) => !isSlow(test) && test !== SMALL_BLOCKS);
+  const configured = new Set(CONFIGURED.flatMap((each) => each.tests));
+  const quick = tests.filter((test) => !isSlow(test) && !configured.has(test));
   const slow = tests.filter((test) => isSlow(test) && test !== LONG);
   const [slave, ...masters] = await Promise.all([
     runPart('slave', tests),
     runPart('master', quick),
     runPart('master', slow).then(async (results) => {
-      const small = await runPart('master', [SMALL_BLOCKS], { physicalBlockBytes: 512 });
-      return new Map([...results, ...small]);
+      const all = new Map(results);
+      for (const { tests: some, options } of CONFIGURED)
+        for (const [test, result] of await runPart('master', some, options)) all.set(test, result);
+      return all;
     }),
     runPart('master', [LONG], { sizeMiB: LONG_SIZE_MIB }),
   ]);
@@ -77,7 +83,7 @@ async function runPart(
       const urls = ports.map((port) => cldd.url(unit, port));
       const attempt = { urls, dataLoss: unit === 'master' || !WRITING.test(`${suite}.`) };
       const allowed = members.filter((test) => unit === 'master' || !NOT_FOR_SLAVE.test(test));
-      const whole = tests.length > 1 && allowed.length === members.length;
+      const whole = tests.length > CONFIGURED_MAX && allowed.length === members.length;
       const parts = whole ? [{ test: suite, members }] : allowed.map((test) => ({ test, members: [test] }));
       for (const part of parts) {
         const found = await runSuite(part.members, { ...attempt, test: part.test }, prepare);

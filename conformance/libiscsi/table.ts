@@ -8,6 +8,18 @@ export interface Columns {
   tgtd: SuiteResults;
 }
 
+/** What had to be so that a test could look at what it is about. */
+const NOTES: Readonly<Record<string, string>> = {
+  'GetLBAStatus.UnmapSingle':
+    'run with `physicalBlockBytes: 512`, since it expects the answer for LBA i + 1 to begin at i + (logical blocks per physical block)',
+  'WriteSame10.ZeroBlocks': 'run with `writeSameToEnd: true`, since by default a count of zero is refused',
+  'WriteSame16.ZeroBlocks': 'run with `writeSameToEnd: true`, since by default a count of zero is refused',
+  'Sanitize.Reset': 'run on a larger master, since the overwriting has to take longer than its resets',
+  'Sanitize.Readonly': 'its steps with OVERWRITE and BLOCK ERASE passed',
+  'Sanitize.Reservations': 'its steps with OVERWRITE and BLOCK ERASE passed',
+  'Sanitize.CryptoErase': 'nothing is encrypted here, so there is no key to throw away',
+};
+
 /** Kinds of logical unit that the project's own results are required for. */
 const OWN = ['master', 'slave'] as const;
 
@@ -45,8 +57,7 @@ export function renderTable(columns: Columns): string {
     'Every test of `iscsi-test-cu`: on the master with `--dataloss --allow-sanitize`, and with two portals where it is',
     'about two paths; on the slave likewise, but without these flags for what writes, since it is write-protected. Tests',
     'that print `[SKIPPED]` count as skipped, or as partly passed if they checked other steps of the command that they',
-    'name. `GetLBAStatus.UnmapSingle` runs with `physicalBlockBytes: 512`: it expects the answer for LBA i + 1 to begin',
-    'at i + (logical blocks per physical block).',
+    'name.',
     "tgtd's column was recorded once on the same kind of machine (`tgtd.json`).",
     '',
     `| of ${tests.length} tests | master | slave | tgtd |`,
@@ -55,7 +66,7 @@ export function renderTable(columns: Columns): string {
     '',
     `Passed on the master or the slave: ${passed.length}, and but for a step ${partly.length} more.`,
     '',
-    '| test | master | slave | tgtd | why not passed |',
+    '| test | master | slave | tgtd | why not passed; under what conditions |',
     '|---|---|---|---|---|',
     ...tests.map((test) => row(columns, test)),
     '',
@@ -80,9 +91,10 @@ function reasons(columns: Columns, test: string): string {
   const said = OWN.map((unit) => ({ unit, text: columns[unit].get(test)?.reason ?? '' })).filter(
     (each) => each.text !== '',
   );
+  const note = NOTES[test] === undefined ? [] : [`master: ${NOTES[test]}`];
   if (said.length === 2 && new Set(said.map(({ text }) => text)).size === 1)
-    return escape(columns.master.get(test)?.reason ?? '');
-  return said.map(({ unit, text }) => `${unit}: ${escape(text)}`).join('; ');
+    return [escape(columns.master.get(test)?.reason ?? ''), ...note].join('; ');
+  return [...said.map(({ unit, text }) => `${unit}: ${escape(text)}`), ...note].join('; ');
 }
 
 function escape(text: string): string {

@@ -41,6 +41,10 @@ export interface ClddOptions {
   pings?: boolean;
   /** Physical block size that initiators are told. */
   physicalBlockBytes?: 512 | 4096;
+  /** WRITE SAME of zero blocks goes to the end of the medium. */
+  writeSameToEnd?: boolean;
+  /** Initiators may ask for changed blocks. */
+  reportChanges?: boolean;
 }
 
 const TARGET = 'iqn.2026-01.org.example:conformance';
@@ -97,6 +101,8 @@ export class Cldd {
     allowLoad = false,
     pings = true,
     physicalBlockBytes = 4096,
+    writeSameToEnd = false,
+    reportChanges = false,
   }: ClddOptions): string {
     const portals = this.ports.map((port, index) => ({
       listen: `127.0.0.1:${port}`,
@@ -109,6 +115,8 @@ export class Cldd {
       access: [{ initiator: '*' }],
       allowLoad,
       physicalBlockBytes,
+      writeSameToEnd,
+      reportChanges,
     };
     const limits = pings ? {} : { nopIntervalMs: 0 };
     return JSON.stringify({ portals, targets: [target], controlSocket: this.socket, limits });

@@ -38,6 +38,8 @@ export interface TargetConfiguration {
   accessStates?: ReadonlyMap<number, AccessState>;
   /** What initiators are told of the physical block size; 4096 if left out. */
   physicalBlockBytes?: 512 | 4096;
+  /** WRITE SAME of zero blocks goes to the end of the medium; refused if left out. */
+  writeSameToEnd?: boolean;
   /** GET LBA STATUS (32) tells what has changed since a generation; false if left out. */
   reportChanges?: boolean;
 }

@@ -32,6 +32,7 @@ export interface RawTarget {
   allowEject?: boolean;
   allowLoad?: boolean;
   physicalBlockBytes?: 512 | 4096;
+  writeSameToEnd?: boolean;
   reportChanges?: boolean;
   accessStates?: Record<string, 'optimized' | 'non-optimized' | 'standby' | 'unavailable'>;
 }

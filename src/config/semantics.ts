@@ -118,6 +118,7 @@ class Checks {
       }
     }
     if (raw.physicalBlockBytes !== undefined) target.physicalBlockBytes = raw.physicalBlockBytes;
+    if (raw.writeSameToEnd !== undefined) target.writeSameToEnd = raw.writeSameToEnd;
     if (raw.reportChanges !== undefined) target.reportChanges = raw.reportChanges;
     return target;
   }

@@ -58,10 +58,12 @@ export class ServedTarget {
         'the partition failed and takes no more writes: check the device',
       );
     });
-    const { physicalBlockBytes = 4096, accessStates = new Map<number, AccessState>() } = configuration;
+    const { physicalBlockBytes = 4096, writeSameToEnd = false } = configuration;
+    const { accessStates = new Map<number, AccessState>() } = configuration;
     const changes = { changedRanges: this.#changedRanges.bind(this) };
-    const access = { portalGroupTags: tags, accessStates, physicalBlockBytes, control, changes, log };
-    this.scsi = new ScsiTarget({ name, uuid, master, slave, state, ...access });
+    const limits = { physicalBlockBytes, writeSameToEnd };
+    const access = { portalGroupTags: tags, accessStates, control, changes, log };
+    this.scsi = new ScsiTarget({ name, uuid, master, slave, state, ...limits, ...access });
   }
 
   static async open(

@@ -30,6 +30,7 @@ import { read, write } from './commands/read-write.js';
 import { allows, preventAllow, startStopUnit, starts } from './commands/removal.js';
 import { reportSupportedOpcodes, reportTaskManagement } from './commands/report-supported.js';
 import { sanitizeBlockErase, sanitizeExitFailure, sanitizeOverwrite } from './commands/sanitize.js';
+import { rezeroUnit, seek } from './commands/seek.js';
 import { reportLuns, requestSense, sendDiagnostic, testUnitReady } from './commands/sense-and-luns.js';
 import { reportTargetPortGroups, setTargetPortGroups } from './commands/target-port-groups.js';
 import { populateToken, receiveTokenInformation, writeUsingToken } from './commands/token.js';
@@ -377,6 +378,21 @@ export const OPCODES: readonly CommandDefinition[] = [
     ...READS,
     clause: 'SBC-5 §5.40',
     execute: verify,
+  },
+  {
+    name: 'REZERO UNIT',
+    usage: '01 00 00 00 00 00',
+    ...READS,
+    clause: 'SBC (1997)',
+    execute: rezeroUnit,
+  },
+  { name: 'SEEK (6)', usage: '0B 1F FF FF 00 00', ...READS, clause: 'SBC (1997)', execute: seek },
+  {
+    name: 'SEEK (10)',
+    usage: '2B 00 FF FF FF FF 00 00 00 00',
+    ...READS,
+    clause: 'SBC (1997)',
+    execute: seek,
   },
 
   {

@@ -42,6 +42,8 @@ export interface ScsiTargetOptions {
   accessStates?: ReadonlyMap<number, AccessStateName>;
   /** Physical block size that READ CAPACITY reports; 4,096, the engine's own, if left out. */
   physicalBlockBytes?: 512 | 4096;
+  /** WRITE SAME of zero blocks goes to the end of the medium; refused if left out. */
+  writeSameToEnd?: boolean;
   /** What START STOP UNIT with LOEJ may do. */
   control: MediumControl;
   /** For GET LBA STATUS (32) with a generation as ELEMENT IDENTIFIER, which is refused if left out. */
@@ -104,6 +106,7 @@ export class ScsiTarget implements ScsiPort {
         kind,
         medium,
         physicalBlockBytes: options.physicalBlockBytes ?? PHYSICAL_BYTES,
+        writeSameToEnd: options.writeSameToEnd ?? false,
         identity: identify(options.name, options.uuid, kind),
         modes: new ModePages(kind, options.state, options.log),
         services: this.services,

@@ -102,6 +102,8 @@ export interface LogicalUnitParts {
   medium: Medium;
   /** 512 or 4,096. */
   physicalBlockBytes: number;
+  /** WRITE SAME of zero blocks goes to the end of the medium. */
+  writeSameToEnd: boolean;
   identity: Identity;
   modes: ModePages;
   services: TargetServices;
@@ -112,6 +114,7 @@ export class LogicalUnit {
   readonly removable: boolean;
   readonly medium: Medium;
   readonly physicalBlockBytes: number;
+  readonly writeSameToEnd: boolean;
   readonly identity: Identity;
   readonly modes: ModePages;
   readonly services: TargetServices;
@@ -137,6 +140,7 @@ export class LogicalUnit {
     this.removable = parts.kind === 'slave';
     this.medium = parts.medium;
     this.physicalBlockBytes = parts.physicalBlockBytes;
+    this.writeSameToEnd = parts.writeSameToEnd;
     this.identity = parts.identity;
     this.modes = parts.modes;
     this.services = parts.services;

@@ -90,43 +90,46 @@ void t.test('the published schema describes every key, forbids unknown ones, and
   t.end();
 });
 
-void t.test('what initiators are told of a target: physicalBlockBytes, accessStates, reportChanges', (t) => {
-  const portals =
-    'portals:\n  - listen: 127.0.0.1:3260\n  - { listen: "127.0.0.1:3261", portalGroupTag: 2 }\n';
-  const [plain] = parseConfiguration(portals + TARGET, 'f.yaml').targets;
-  t.same(
-    [plain.physicalBlockBytes, plain.accessStates, plain.reportChanges],
-    [undefined, undefined, undefined],
-  );
-  const keys =
-    '    physicalBlockBytes: 512\n    accessStates: { 1: optimized, 2: standby }\n    reportChanges: true\n';
-  const [target] = parseConfiguration(portals + TARGET + keys, 'f.yaml').targets;
-  t.equal(target.physicalBlockBytes, 512);
-  t.same(
-    [...(target.accessStates ?? [])],
-    [
-      [1, 'optimized'],
-      [2, 'standby'],
-    ],
-  );
-  t.equal(target.reportChanges, true);
+void t.test(
+  'what initiators are told of a target: physicalBlockBytes, accessStates, writeSameToEnd, reportChanges',
+  (t) => {
+    const portals =
+      'portals:\n  - listen: 127.0.0.1:3260\n  - { listen: "127.0.0.1:3261", portalGroupTag: 2 }\n';
+    const [plain] = parseConfiguration(portals + TARGET, 'f.yaml').targets;
+    t.same(
+      [plain.physicalBlockBytes, plain.accessStates, plain.reportChanges],
+      [undefined, undefined, undefined],
+    );
+    const keys =
+      '    physicalBlockBytes: 512\n    accessStates: { 1: optimized, 2: standby }\n    writeSameToEnd: true\n    reportChanges: true\n';
+    const [target] = parseConfiguration(portals + TARGET + keys, 'f.yaml').targets;
+    t.equal(target.physicalBlockBytes, 512);
+    t.same(
+      [...(target.accessStates ?? [])],
+      [
+        [1, 'optimized'],
+        [2, 'standby'],
+      ],
+    );
+    t.same([target.writeSameToEnd, target.reportChanges], [true, true]);
 
-  t.same(mistakesOf(`${portals}${TARGET}    physicalBlockBytes: 1024\n    reportChanges: yes please\n`), [
-    'f.yaml:7:25 /targets/0/physicalBlockBytes must be one of 512, 4096',
-    'f.yaml:8:20 /targets/0/reportChanges must be boolean',
-  ]);
-  t.same(mistakesOf(`${portals}${TARGET}    accessStates: { 1: asleep }\n`), [
-    'f.yaml:7:24 /targets/0/accessStates/1 must be one of optimized, non-optimized, standby, unavailable',
-  ]);
-  t.match(
-    mistakesOf(`${portals}${TARGET}    accessStates: { first: standby }\n`)[0],
-    '/targets/0/accessStates',
-  );
-  t.same(mistakesOf(`${portals}${TARGET}    accessStates: { 3: standby }\n`), [
-    'f.yaml:7:19 /targets/0/accessStates no portal has group tag 3',
-  ]);
-  t.end();
-});
+    t.same(mistakesOf(`${portals}${TARGET}    physicalBlockBytes: 1024\n    reportChanges: yes please\n`), [
+      'f.yaml:7:25 /targets/0/physicalBlockBytes must be one of 512, 4096',
+      'f.yaml:8:20 /targets/0/reportChanges must be boolean',
+    ]);
+    t.same(mistakesOf(`${portals}${TARGET}    accessStates: { 1: asleep }\n`), [
+      'f.yaml:7:24 /targets/0/accessStates/1 must be one of optimized, non-optimized, standby, unavailable',
+    ]);
+    t.match(
+      mistakesOf(`${portals}${TARGET}    accessStates: { first: standby }\n`)[0],
+      '/targets/0/accessStates',
+    );
+    t.same(mistakesOf(`${portals}${TARGET}    accessStates: { 3: standby }\n`), [
+      'f.yaml:7:19 /targets/0/accessStates no portal has group tag 3',
+    ]);
+    t.end();
+  },
+);
 
 void t.test('every mistake of shape is reported at once, each at its place', (t) => {
   const text = [

@@ -59,6 +59,38 @@ void t.test(
 );
 
 void t.test(
+  'A transport that asks hears of unit attentions as they come, with the sense data that the next command gets',
+  async (t) => {
+    const b = bench();
+    const heard: [number, string][] = [];
+    const nexus = b.target.attach({
+      initiatorName: A,
+      initiatorPort: `${A},i,0x00023d000001`,
+      portalGroupTag: 1,
+      luns: BOTH,
+      address: '192.0.2.1',
+      onAttention: (lun, sense) => heard.push([lun, senseCode(sense)]),
+    });
+    t.same(heard, [], 'what a new nexus finds pending is no event');
+    for (const lun of [0, 1]) await ready(b, nexus, lun);
+    b.slave.generation++;
+    b.target.mediumLoaded();
+    b.target.mediumLoaded();
+    b.target.capacityChanged();
+    t.same(heard, [
+      [1, '06/28/00'],
+      [0, '06/2a/09'],
+      [1, '06/2a/09'],
+    ]);
+    t.equal(await ready(b, nexus, 1), '06/28/00', 'it is still pending');
+    t.equal(await ready(b, nexus, 1), '06/2a/09');
+    b.target.detach(nexus, 'logout');
+    b.target.capacityChanged();
+    t.equal(heard.length, 3, 'nobody is told any more');
+  },
+);
+
+void t.test(
   'Who knows of the medium is kept over a restart; a port that was away hears of a new one',
   async (t) => {
     const state = new MemoryState();

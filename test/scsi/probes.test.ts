@@ -1,7 +1,16 @@
 /**
- * What Windows and ESXi ask a new disk, step by step, as far as it is publicly described (Microsoft's open disk and
- * class drivers; VMware's notes on storage hardware acceleration and on what its hosts log). An initiator that meets an
- * answer it does not expect drops the disk or a feature, so each step's outcome is fixed here.
+ * What Windows and ESXi ask a new disk, as far as it is publicly described. Neither host was at hand, so these are no
+ * recordings: the commands are those that the descriptions name, in the order that they give where they give one, and
+ * each is checked for what such a host needs of the answer to keep the disk or the feature.
+ *
+ * Windows, by the sources of its class and disk drivers (Windows Driver Samples, classpnp and disk): the start of a disk
+ * reads the list of VPD pages, provisioning (B2h, READ CAPACITY (16), B0h), the limits of token copies (8Fh), and on a
+ * thin disk the Control page, of which it wants QERR=0; then failure prediction (1Ch), the write cache (08h), and whether
+ * the disk is writable. Cluster arbitration by persistent reservations is as Microsoft documents it for failover clusters.
+ *
+ * ESXi, by VMware's articles 1010244 (what a rescan sends, and that 5h/24h and 5h/20h are expected answers) and 1021976
+ * (hardware acceleration: 89h, 93h, 83h, 42h), and by logs in the issues of other targets: a scan reads VPD 86h
+ * (spdk/spdk#405), health checks send 85h, 4Dh and MODE SENSE of page 1Ch.
  */
 import t from 'tap';
 import { bench, cdb10, cdb16 } from './support.js';
@@ -24,6 +33,13 @@ const isPage =
   (page: number) =>
   (data: Buffer): boolean =>
     data[1] === page && data.length === 4 + data.readUInt16BE(2);
+
+/** UNMAP of 8 blocks. */
+const unmapOneBlock = Buffer.alloc(24);
+unmapOneBlock.writeUInt16BE(22, 0);
+unmapOneBlock.writeUInt16BE(16, 2);
+unmapOneBlock.writeUInt32BE(64, 12);
+unmapOneBlock.writeUInt32BE(8, 16);
 
 const WINDOWS: Step[] = [
   {
@@ -63,6 +79,11 @@ const WINDOWS: Step[] = [
   { name: 'provisioning', cdb: inquiry(0xb2, 8), check: (data) => (data[5] & 0x84) === 0x84 },
   { name: 'offloaded copies', cdb: inquiry(0x8f, 4096), check: isPage(0x8f) },
   {
+    name: 'QERR, which has to be 0 on a thin disk',
+    cdb: modeSense6(0x0a, 192),
+    check: (data) => (data[4 + data[3]] & 0x3f) === 0x0a && (data[4 + data[3] + 3] & 0x06) === 0,
+  },
+  {
     name: 'provisioning resources',
     cdb: [0x4d, 0, 0x4c, 0, 0, 0, 0, 0, 255, 0],
     check: (data) => data[0] === 0x0c,
@@ -75,15 +96,13 @@ const WINDOWS: Step[] = [
   },
   { name: 'an ATA command', cdb: cdb16(0x85, 0, 0), code: '05/20/00' },
   { name: 'the partition table', cdb: cdb10(0x28, 0, 1), check: (data) => data.length === 512 },
+  { name: 'freed blocks', cdb: [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], dataOut: unmapOneBlock },
+  { name: 'a write through', cdb: cdb10(0x2a, 0, 1, 0x08), dataOut: Buffer.alloc(512) },
+  { name: 'the cache, at shutdown', cdb: cdb10(0x35, 0, 0) },
 ];
 
 /** COMPARE AND WRITE of one block, which ESXi locks its file systems with. */
 const atomicTestAndSet = Buffer.concat([cdb16(0x89, 8, 0).subarray(0, 13), Buffer.from([1, 0, 0])]);
-const unmapOneBlock = Buffer.alloc(24);
-unmapOneBlock.writeUInt16BE(22, 0);
-unmapOneBlock.writeUInt16BE(16, 2);
-unmapOneBlock.writeUInt32BE(64, 12);
-unmapOneBlock.writeUInt32BE(8, 16);
 
 const ESXI: Step[] = [
   { name: 'REPORT LUNS', cdb: [0xa0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0] },
@@ -99,6 +118,7 @@ const ESXI: Step[] = [
     check: (data) => data[5] === 3,
   },
   { name: 'the serial number', cdb: inquiry(0x80, 254), check: isPage(0x80) },
+  { name: 'the extended INQUIRY data', cdb: inquiry(0x86, 254), check: isPage(0x86) },
   { name: 'the unit attention of a new nexus', cdb: [0, 0, 0, 0, 0, 0], code: '06/29/00' },
   { name: 'TEST UNIT READY', cdb: [0, 0, 0, 0, 0, 0] },
   { name: 'READ CAPACITY (10)', cdb: [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0] },
@@ -108,6 +128,8 @@ const ESXI: Step[] = [
   { name: 'a page of ATA devices that is not there', cdb: inquiry(0x89, 254), code: '05/24/00' },
   { name: 'a vendor page that is not there', cdb: inquiry(0xc0, 254), code: '05/24/00' },
   { name: 'an ATA command', cdb: cdb16(0x85, 0, 0), code: '05/20/00' },
+  { name: 'health', cdb: modeSense6(0x1c, 255), check: (data) => (data[4 + data[3]] & 0x3f) === 0x1c },
+  { name: 'health', cdb: [0x4d, 0, 0x40 | 0x2f, 0, 0, 0, 0, 2, 0, 0], check: (data) => data[0] === 0x2f },
   {
     name: 'block limits',
     cdb: inquiry(0xb0, 254),
@@ -135,6 +157,48 @@ for (const [host, steps] of Object.entries({ Windows: WINDOWS, ESXi: ESXI })) {
     }
   });
 }
+
+/** PERSISTENT RESERVE OUT with keys of one byte. */
+const reserveOut = (
+  action: number,
+  key: number,
+  actionKey = 0,
+  type = 0,
+): { cdb: number[]; list: Buffer } => {
+  const list = Buffer.alloc(24);
+  list[7] = key;
+  list[15] = actionKey;
+  return { cdb: [0x5f, action, type, 0, 0, 0, 0, 0, 24, 0], list };
+};
+
+void t.test('A Windows failover cluster arbitrates for a disk by persistent reservations', async (t) => {
+  const b = bench();
+  const [owner, challenger] = ['a', 'b'].map((name) => b.login(`iqn.1991-05.com.microsoft:node-${name}`));
+  const writeExclusiveRegistrantsOnly = 5;
+  const conflict = 0x18;
+  const send = async (from: typeof owner, { cdb, list }: ReturnType<typeof reserveOut>): Promise<number> =>
+    (await b.run(from, 0, cdb, list)).status;
+  const keys = async (): Promise<number> =>
+    (await b.run(challenger, 0, [0x5e, 0, 0, 0, 0, 0, 0, 1, 0, 0])).data.readUInt32BE(4) / 8;
+  t.equal(await send(owner, reserveOut(6, 0, 1)), 0, 'REGISTER AND IGNORE EXISTING KEY');
+  t.equal(await send(owner, reserveOut(1, 1, 0, writeExclusiveRegistrantsOnly)), 0, 'RESERVE');
+  t.equal(await send(challenger, reserveOut(6, 0, 2)), 0, 'the other node registers');
+  t.equal(await send(challenger, reserveOut(1, 2, 0, writeExclusiveRegistrantsOnly)), conflict);
+  const held = (await b.run(challenger, 0, [0x5e, 1, 0, 0, 0, 0, 0, 1, 0, 0])).data;
+  t.same([held[15], held[21]], [1, writeExclusiveRegistrantsOnly], 'READ RESERVATION: the key of the owner');
+  t.equal(await keys(), 2, 'the owner defends itself: its key is still there');
+  t.equal(
+    await send(challenger, reserveOut(4, 2, 1, writeExclusiveRegistrantsOnly)),
+    0,
+    'PREEMPT of a dead one',
+  );
+  t.equal(await keys(), 1);
+  t.equal((await b.run(owner, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).code, '06/2a/05', 'it learns so');
+  t.equal((await b.run(owner, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).status, conflict);
+  t.equal((await b.run(challenger, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).status, 0);
+  t.equal(await send(challenger, reserveOut(3, 2)), 0, 'CLEAR ends it');
+  t.equal(await keys(), 0);
+});
 
 void t.test('Windows polls the slave as a removable disk, without a medium and with one', async (t) => {
   const { login, run, slave, target } = bench();

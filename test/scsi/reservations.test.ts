@@ -248,6 +248,35 @@ void t.test(
   },
 );
 
+void t.test(
+  'Reservations let anybody start the unit and allow removal, but not stop, load or prevent (SBC-5 §4.17, SPC-2 §5.5.1)',
+  async (t) => {
+    for (const reserve of ['persistent', 'SCSI-2'] as const) {
+      const b = bench();
+      const a = b.login(A);
+      const other = b.login(B);
+      if (reserve === 'SCSI-2') await b.run(a, 1, [0x16, 0, 0, 0, 0, 0]);
+      else {
+        await out(b, a, REGISTER, { actionKey: KEY_A, lun: 1 });
+        await out(b, a, RESERVE, { key: KEY_A, type: 1, lun: 1 });
+      }
+      const status = async (cdb: number[]): Promise<number> => (await b.run(other, 1, cdb)).status;
+      t.equal(await status([0x1b, 0, 0, 0, 1, 0]), 0, 'START');
+      t.equal(await status([0x1e, 0, 0, 0, 0, 0]), 0, 'allow');
+      for (const refused of [
+        [0x1b, 0, 0, 0, 0, 0],
+        [0x1b, 0, 0, 0, 2, 0],
+        [0x1b, 0, 0, 0, 3, 0],
+        [0x1b, 0, 0, 0, 0x11, 0],
+        [0x1e, 0, 0, 0, 1, 0],
+      ])
+        t.equal(await status(refused), CONFLICT, `${reserve}: ${refused.join(' ')}`);
+      t.same(b.target.slaveHolders(), []);
+      t.equal((await b.run(a, 1, [0x1e, 0, 0, 0, 1, 0])).status, 0, 'who reserved it may');
+    }
+  },
+);
+
 void t.test('SPEC_I_PT registers other initiator ports, all or none (SPC-6 §5.14.7.3)', async (t) => {
   const b = bench();
   const a = b.login(A);

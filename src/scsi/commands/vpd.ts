@@ -143,9 +143,10 @@ function scsiPorts({ unit }: Path): Buffer {
 }
 
 /** Page B0h (SBC-5 §6.6.4): what one command may ask for, and the granularities of the engine's 4 KiB blocks. */
-function blockLimits(): Buffer {
+function blockLimits({ unit }: Path): Buffer {
   const page = Buffer.alloc(60);
-  // Byte 0: WSNZ=0, WRITE SAME of zero blocks goes to the end of the medium.
+  // WSNZ: WRITE SAME of zero blocks is refused.
+  page[0] = unit.writeSameToEnd ? 0 : 0x01;
   page[1] = COMPARE_BLOCKS_MAX;
   putU16(page, 2, BLOCKS_PER_PHYSICAL);
   putU32(page, 4, TRANSFER_BLOCKS_MAX);

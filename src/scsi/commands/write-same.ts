@@ -9,8 +9,8 @@ import { endWrite } from './compare-and-write.js';
 import { receiveExactly } from './data-out.js';
 import { fillRange, isZero, lbaOf } from './medium-work.js';
 
-/** MAXIMUM WRITE SAME LENGTH, in blocks: 1 GiB, which a disk of 50 MB/s writes within an initiator's usual 30 s. */
-export const WRITE_SAME_BLOCKS_MAX = 2_097_152;
+/** MAXIMUM WRITE SAME LENGTH, in blocks: what WRITE SAME (10) can say. */
+export const WRITE_SAME_BLOCKS_MAX = 65_535;
 const UNMAP = 0x08;
 const NDOB = 0x01;
 
@@ -19,9 +19,10 @@ export function writeSame(task: Task, path: Path): void {
   const first = lba(cdb);
   if (!inRange(task, first, blocks(cdb), WRITE_SAME_BLOCKS_MAX)) return;
   if (task.remaining === 0) {
-    // WSNZ=0: zero blocks are all up to the last one, which the limit holds for as well (SBC-5 §5.55).
+    // Zero blocks are all up to the last one (WSNZ=0), which the limit holds for as well (SBC-5 §5.55). A count of zero
+    // is more often a mistake than meant so, hence the operator has to allow it.
     const rest = path.unit.blocks - first;
-    if (rest > WRITE_SAME_BLOCKS_MAX) {
+    if (!path.unit.writeSameToEnd || rest > WRITE_SAME_BLOCKS_MAX) {
       failField(task, lengthByte(cdb));
       return;
     }
