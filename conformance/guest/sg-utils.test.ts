@@ -11,7 +11,7 @@ void t.test(
   'sg3-utils, blkdiscard and fstrim against the target',
   needing('qemu-system-x86_64', 'busybox', 'iscsid', 'sg_inq', 'mke2fs', 'apt-get', 'xz'),
   async (t) => {
-    const cldd = await Cldd.start({ advertiseHost: HOST_ADDRESS, sizeMiB: 128 });
+    const cldd = await Cldd.start({ advertiseHost: HOST_ADDRESS, sizeMiB: 128, reportChanges: true });
     t.teardown(() => cldd.stop());
     const guest = await Guest.boot({ name: NAME, initiatorName: NAME });
     t.teardown(() => guest.stop());
@@ -30,24 +30,84 @@ void t.test(
       t.match(await sg(`sg_inq ${slave}`), /RMB=1/);
       const listed = await sg(`sg_vpd ${master}`);
       t.match(listed, /Device identification/);
-      for (const page of ['di', 'ei', 'mpp', 'sp', 'tpc', 'bl', 'bdc', 'lbpv', 'sn']) {
-        t.notMatch(await sg(`sg_vpd --page=${page} ${master}`), /malformed|unknown|bad/i, page);
+      const expected: [string, RegExp[]][] = [
+        ['sn', [/Unit serial number: [0-9a-f]{32}\n/]],
+        [
+          'di',
+          [
+            /NAA, +code set: Binary\n +0x3[0-9a-f]{15}\n/,
+            /vendor id: CLDD/,
+            /Relative target port: 0x1\n/,
+            /Target port group: 0x1\n/,
+            new RegExp(`${cldd.target},t,0x0001\n`),
+            new RegExp(`Target device[^]*${cldd.target}\n`),
+          ],
+        ],
+        ['ei', [/UASK_SUP=1/, /HEADSUP=1 ORDSUP=1 SIMPSUP=1/, /V_SUP=1/, /sense data length=28/]],
+        ['mpp', [/MLUS=0, +Policy: shared/]],
+        ['sp', [/Relative port=1\n/, new RegExp(`${cldd.target},t,0x0001`)]],
+        ['tpc', [/Extended copy\(LID1\)/, /Populate token/, /Write using token/, /block -> block/]],
+        [
+          'bl',
+          [
+            /WSNZ\): 1/,
+            /Maximum compare and write length: 255 blocks/,
+            /Optimal transfer length granularity: 8 blocks/,
+            /Maximum unmap LBA count: 1048576/,
+            /Optimal unmap granularity: 8 blocks/,
+            /Maximum write same length: 0xffff blocks/,
+            /Maximum atomic transfer length: 256 blocks/,
+            /Atomic transfer length granularity: 8/,
+          ],
+        ],
+        ['ble', [/Stream control not supported/]],
+        ['bdc', [/Non-rotating/, /WABEREQ=1/, /FUAB=1/]],
+        ['lbpv', [/\(LBPU\): 1/, /\(LBPWS10\): 1/, /\(LBPRZ\): 1/, /Provisioning type: 2 \(thin/]],
+      ];
+      for (const [page, patterns] of expected) {
+        const text = await sg(`sg_vpd --page=${page} ${master}`);
+        for (const pattern of patterns) t.match(text, pattern, page);
       }
-      const limits = await sg(`sg_vpd --page=bl ${master}`);
-      t.match(limits, /Optimal unmap granularity: 8 blocks/);
-      t.match(limits, /Maximum atomic transfer length: 256 blocks/);
-      t.match(await sg(`sg_vpd --page=lbpv ${master}`), /Provisioning type: 2 \(thin/i);
     });
 
     await t.test('sg_opcodes, sg_modes, sg_logs and sg_luns', async (t) => {
       const opcodes = await sg(`sg_opcodes ${master}`);
       for (const name of ['Read(16)', 'Write(16)', 'Unmap', 'Compare and write', 'Write same(16)'])
         t.ok(opcodes.includes(name), name);
-      t.match(await sg(`sg_opcodes --tmf ${master}`), /Abort task/i);
+      const functions = (await sg(`sg_opcodes --tmf ${master}`)).match(/^ {4}\w.*$/gm) ?? [];
+      t.strictSame(
+        functions.map((line) => line.trim().toLowerCase()),
+        [
+          'abort task',
+          'abort task set',
+          'clear task set',
+          'logical unit reset',
+          'query task',
+          'query asynchronous event',
+          'query task set',
+          'i_t nexus reset',
+        ],
+      );
       t.match(await sg(`sg_modes -a ${master}`), /Caching/);
       t.match(await sg(`sg_logs --list ${master}`), /0x15/);
-      for (const page of ['0x2', '0x3', '0xc', '0xd', '0x10', '0x15', '0x19', '0x2f'])
-        t.notMatch(await sg(`sg_logs --page=${page} ${master}`), /malformed|unable|bad/i, page);
+      const written = async (): Promise<number> => {
+        const text = await sg(`sg_logs --page=0x19 ${master}`);
+        return Number(/logical blocks received = (\d+)/.exec(text)?.[1]);
+      };
+      const before = await written();
+      await sg(`dd if=/dev/zero of=${master} bs=64k count=1 oflag=direct 2> /dev/null`);
+      t.equal((await written()) - before, 128, '64 KiB have come in');
+      const pages: [string, RegExp][] = [
+        ['0x2', /Total bytes processed = [1-9]\d*\n +Total uncorrected errors = 0/],
+        ['0x3', /Total bytes processed = [1-9]\d*\n +Total uncorrected errors = 0/],
+        ['0xc', /Available provisioning resource percentage: 99 ?%/],
+        ['0xd', /Current temperature = <not available>/],
+        ['0x10', /Self-test results/i],
+        ['0x15', /Accumulated power on minutes: \d/],
+        ['0x2f', /IE asc = 0x0, ascq = 0x0/],
+      ];
+      for (const [page, pattern] of pages)
+        t.match(await sg(`sg_logs --page=${page} ${master}`), pattern, page);
       t.match(await sg(`sg_luns ${master}`), /Lun list length = 16/);
     });
 
@@ -94,6 +154,29 @@ void t.test(
         `/dev/${(await sg(`ls /sys/block/${disk.slice(5)}/device/scsi_generic`)).trim()}`;
       await sg(`sg_xcopy if=${await node(slave)} of=${await node(master)} count=512 bs=512`);
       t.equal(await sg(`dd if=${master} bs=64k count=4 iflag=direct 2> /dev/null | sha256sum`), before);
+      await cldd.expect(0, 'slave', 'disable');
+    });
+
+    await t.test('sg_get_lba_status tells what has changed since an earlier slave', async (t) => {
+      await sg(`dd if=/dev/urandom of=${master} bs=64k seek=520 count=1 oflag=direct 2> /dev/null`);
+      await cldd.enableSlave();
+      await guest.until(`sg_turs ${slave}`, 10_000);
+      const since = (await cldd.status()).slave.generation;
+      const text = await sg(`sg_logs --page=0x39 --hex ${slave}`);
+      t.match(text, new RegExp(`${since.toString(16).padStart(2, '0')} *\\n`), 'the generation that is in');
+      await cldd.expect(0, 'slave', 'disable');
+      await sg(`
+        dd if=/dev/urandom of=${master} bs=64k seek=512 count=1 oflag=direct 2> /dev/null
+        sg_unmap --lba=66560 --num=128 --force ${master}`);
+      await cldd.enableSlave();
+      await guest.until(`sg_turs ${slave}`, 10_000);
+      const ask = 'sg_get_lba_status --32 --readonly --brief --maxlen=65544';
+      t.equal(
+        (await sg(`${ask} --element-id=${since} ${slave}`)).trim().replaceAll(/ +/g, ' '),
+        'Completion condition=3\nRTP=1\n0x0000000000010000 0x80 0 0\n0x0000000000010400 0x80 1 0',
+        '64 KiB of data, and a hole',
+      );
+      t.equal((await guest.run(`${ask} --element-id=${since + 9} ${slave}`)).code, 5, 'ILLEGAL REQUEST');
       await cldd.expect(0, 'slave', 'disable');
     });
 

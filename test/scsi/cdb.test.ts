@@ -292,7 +292,7 @@ void t.test('LOG SENSE and LOG SELECT refuse what they do not have (SPC-6 §6.7,
     [0x15, 16],
     [0x19, 92],
     [0x2f, 8],
-    [0x30, 12],
+    [0x39, 12],
   ];
   for (const [page, bytes] of lengths) {
     const { data } = await run(nexus, 0, sense(page));

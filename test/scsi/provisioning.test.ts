@@ -132,8 +132,8 @@ void t.test(
     );
     const future = await b.run(nexus, 1, lbaStatus32({ element: 6 }));
     t.same([future.code, future.sense?.readUInt16BE(16)], ['05/24/00', 24], 'a generation to come');
-    const { data } = await b.run(nexus, 1, [0x4d, 0, 0x40 | 0x30, 0, 0, 0, 0, 0, 255, 0]);
-    t.equal(data.readBigUInt64BE(8), 1n, 'log page 30h: the generation that is in');
+    const { data } = await b.run(nexus, 1, [0x4d, 0, 0x40 | 0x39, 0, 0, 0, 0, 0, 255, 0]);
+    t.equal(data.readBigUInt64BE(8), 1n, 'log page 39h: the generation that is in');
     slave.present = false;
     t.equal((await b.run(nexus, 1, lbaStatus32({ element: 3 }))).code, '02/3a/00');
     const without = bench();

@@ -54,7 +54,7 @@ const PAGES: readonly { page: number; subpage: number; name: string; parameters:
   { page: 0x15, subpage: 0, name: 'Background Scan Results', parameters: backgroundScan },
   { page: 0x19, subpage: 0, name: 'General Statistics and Performance', parameters: generalStatistics },
   { page: 0x2f, subpage: 0, name: 'Informational Exceptions', parameters: informationalExceptions },
-  { page: 0x30, subpage: 0, name: 'Generation (vendor specific)', parameters: generation },
+  { page: 0x39, subpage: 0, name: 'Generation (vendor specific)', parameters: generation },
 ];
 
 export function logSense(task: Task, { unit }: Path): void {
