@@ -23,11 +23,16 @@ export interface ActivityEntry {
   extents: number;
 }
 
+interface CurrentEntry extends ActivityEntry {
+  /** Those of `extents` that a durable list names. */
+  durable: number;
+}
+
 export class ActivityLog {
   readonly #superblock: Superblock;
   readonly #entries: ActivityEntry[] = [];
   /** The current generation's entries by page. */
-  readonly #current = new Map<number, ActivityEntry>();
+  readonly #current = new Map<number, CurrentEntry>();
   #sequence: number;
 
   constructor(superblock: Superblock, sequence: number) {
@@ -48,8 +53,9 @@ export class ActivityLog {
     return this.#entries.length + pages <= this.capacity;
   }
 
+  /** The extents of a page that may be written in place. */
   activeExtents(page: number): number {
-    return this.#current.get(page)?.extents ?? 0;
+    return this.#current.get(page)?.durable ?? 0;
   }
 
   /** Adds to the list in memory; `encode` and a durable write must follow before anybody relies on it. */
@@ -57,10 +63,15 @@ export class ActivityLog {
     const entry = this.#current.get(page);
     if (entry !== undefined) entry.extents |= extents;
     else {
-      const added = { page, generation: this.#superblock.generation, extents };
+      const added = { page, generation: this.#superblock.generation, extents, durable: 0 };
       this.#entries.push(added);
       this.#current.set(page, added);
     }
+  }
+
+  /** What was encoded last is durable. */
+  settle(): void {
+    for (const entry of this.#current.values()) entry.durable = entry.extents;
   }
 
   /** A new generation begins: what is listed stays listed, but no longer permits writes. */

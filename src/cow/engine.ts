@@ -281,6 +281,7 @@ export class Engine {
         }
         const page = this.map.cached(number);
         if (page !== undefined && !this.core.superblock.enabled) {
+          page.active = this.#activity.activeExtents(number);
           this.#want(page, this.writer.extentsToActivate(page, inPage, inPage + chunk, unmaps));
         }
       }
@@ -289,14 +290,17 @@ export class Engine {
     if (this.#wantedExtents.size > 0) await this.#activate();
   }
 
-  /** Asks for extents to be listed, and for what a sequential writer will touch next. */
+  /** Asks for extents to be listed, and for what a sequential writer will touch next: the rest of the page, and another. */
   #want(page: MapPage, extents: number): void {
     if (extents === 0) return;
-    const sequential = (extents << 1) & page.active ? 0 : extents << 1;
-    const follows = (page.active << 1) & extents;
-    const ahead = follows !== 0 ? 0xff & ~(lowestBit(extents) - 1) : sequential;
-    const wanted = (extents | ahead) & ((1 << PAGE_EXTENTS) - 1);
-    this.#wantedExtents.set(page.number, (this.#wantedExtents.get(page.number) ?? 0) | wanted);
+    const goesOn = (extents & 1) !== 0 && this.#activity.activeExtents(page.number - 1) >= LAST_EXTENT;
+    const follows = goesOn || ((page.active << 1) & extents) !== 0;
+    this.#list(page.number, follows ? ALL_EXTENTS & ~(lowestBit(extents) - 1) : extents | (extents << 1));
+    if (follows && page.number + 1 < this.core.totalPages) this.#list(page.number + 1, ALL_EXTENTS);
+  }
+
+  #list(page: number, extents: number): void {
+    this.#wantedExtents.set(page, (this.#wantedExtents.get(page) ?? 0) | (extents & ALL_EXTENTS));
   }
 
   /** Makes a list durable that names all extents wanted by then; who asks meanwhile shares the next one. */
@@ -318,6 +322,7 @@ export class Engine {
       core.counters.activityWrites++;
       await core.writeTwice(bytes, positions, 'activity: sync the list');
       if (core.superblock.generation !== generation) continue;
+      this.#activity.settle();
       for (const page of wanted.keys()) {
         const cached = this.map.cached(page);
         if (cached !== undefined) cached.active = this.#activity.activeExtents(page);
@@ -348,6 +353,9 @@ export class Engine {
     }
   }
 }
+
+const ALL_EXTENTS = (1 << PAGE_EXTENTS) - 1;
+const LAST_EXTENT = 1 << (PAGE_EXTENTS - 1);
 
 function lowestBit(bits: number): number {
   return bits & -bits;

@@ -1,0 +1,115 @@
+/** The activity log: nobody writes in place before a durable list names the extent, and few lists do for many writes. */
+import t from 'tap';
+import { Engine } from '../../src/cow/engine.js';
+import { PAGE_COVERS_BYTES } from '../../src/cow/format.js';
+import { initStore } from '../../src/cow/init.js';
+import { MasterMedium } from '../../src/cow/mediums.js';
+import { RESULT } from '../../src/cow/results.js';
+import type { StoreDone } from '../../src/cow/store.js';
+import { MemoryStore } from './stores.js';
+
+const BLOCK_BYTES = 4096;
+const GIB = 2 ** 30;
+
+/** Keeps durable writes of a range waiting on demand. */
+class HoldingStore extends MemoryStore {
+  held: (() => void)[] | undefined;
+  from = 0;
+  end = 0;
+
+  override writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
+    const { held } = this;
+    if (held === undefined || position < this.from || position >= this.end)
+      super.writeDurably(bytes, position, done);
+    else held.push(() => super.writeDurably(bytes, position, done));
+  }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+async function write(engine: Engine, position: number, length = BLOCK_BYTES): Promise<void> {
+  const master = new MasterMedium(engine);
+  const result = await new Promise((resolve) =>
+    master.writeAsync(position, Buffer.alloc(length, 1), 0, length, resolve),
+  );
+  if (result !== RESULT.OK) throw new Error(`the write at ${position} ended with ${String(result)}`);
+}
+
+/** A partition whose first blocks of `pages` map pages hold data of an older generation, the slave disabled. */
+async function aged(sizeBytes: number, pages: number): Promise<{ engine: Engine; store: HoldingStore }> {
+  const store = new HoldingStore(sizeBytes);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  for (let page = 0; page < pages; page++) await write(engine, page * PAGE_COVERS_BYTES);
+  await engine.committer.checkpoint();
+  await engine.enable();
+  await engine.disable();
+  return { engine, store };
+}
+
+void t.test(
+  'An extent that is listed, but not yet durably, is not written in place after a checkpoint',
+  async (t) => {
+    const { engine, store } = await aged(8 * GIB, 120);
+    const { activityOffset, activitySlotBytes } = engine.core.superblock;
+    const position = 110 * PAGE_COVERS_BYTES;
+    // Four generations' worth of entries make the list more than half full, so that a checkpoint drops some.
+    for (let generation = 0; generation < 4; generation++) {
+      for (let page = 0; page < 110; page++) await write(engine, page * PAGE_COVERS_BYTES);
+      if (generation === 3) break;
+      await engine.enable();
+      await engine.disable();
+    }
+    [store.held, store.from, store.end] = [[], activityOffset, activityOffset + 4 * activitySlotBytes];
+    let written = false;
+    const waiting = write(engine, position).then(() => (written = true));
+    let checkpointed = false;
+    const checkpoint = engine.committer.checkpoint().then(() => (checkpointed = true));
+    // Its page goes on changing, by writes to holes that need no listing.
+    for (let block = 1; !checkpointed && block < 1000; block++) {
+      const buffer = Buffer.alloc(BLOCK_BYTES, 2);
+      new MasterMedium(engine).write(
+        position + (block % 64) * BLOCK_BYTES + 128 * BLOCK_BYTES,
+        buffer,
+        0,
+        BLOCK_BYTES,
+      );
+      await turn();
+    }
+    await checkpoint;
+    t.equal(store.held.length, 1, 'the list is on its way');
+    t.equal(engine.writer.admit(position, BLOCK_BYTES), RESULT.PENDING);
+    t.notOk(written);
+    const { held } = store;
+    store.held = undefined;
+    for (const release of held) release();
+    await waiting;
+    await engine.close();
+  },
+);
+
+void t.test('A sequential writer waits for few lists: one for two map pages (64 MiB), about', async (t) => {
+  const pages = 16;
+  const store = new HoldingStore(2 * GIB);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  for (let at = 0; at < pages * PAGE_COVERS_BYTES; at += 1 << 20) await write(engine, at, 1 << 20);
+  await engine.committer.checkpoint();
+  await engine.enable();
+  await engine.disable();
+  const before = engine.core.counters.activityWrites;
+  for (let at = 0; at < pages * PAGE_COVERS_BYTES; at += 1 << 20) await write(engine, at, 1 << 20);
+  const lists = engine.core.counters.activityWrites - before;
+  t.ok(lists > 0 && lists <= pages / 2 + 3, `${lists} lists for ${pages} map pages`);
+  await engine.close();
+});
+
+void t.test('Writes here and there list what they touch and its neighbour, not more', async (t) => {
+  const { engine } = await aged(8 * GIB, 100);
+  await write(engine, 50 * PAGE_COVERS_BYTES);
+  t.equal(engine.map.cached(50)?.active, 0b11);
+  t.equal(engine.map.cached(51)?.active, 0);
+  await engine.close();
+});
