@@ -21,7 +21,7 @@ export interface TargetStatus {
 }
 
 /** Exit codes of the program. */
-export const EXIT = { DONE: 0, FAILURE: 1, USAGE: 2, REFUSED: 3, NOT_REACHABLE: 4 } as const;
+export const EXIT = { DONE: 0, FAILURE: 1, USAGE: 2, REFUSED: 3, NOT_REACHABLE: 4, WARNINGS: 5 } as const;
 
 const PROGRAM = path.join(ROOT, 'bin/cldd');
 /** The program is taken from the build that the tests themselves belong to. */

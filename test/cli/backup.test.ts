@@ -7,6 +7,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,8 +19,6 @@ import { ROOT } from '../../conformance/support/paths.js';
 import { run, Running, succeed } from '../../conformance/support/processes.js';
 import { gather, openBackup, verifyBackup } from '../../src/cli/backup/backup-file.js';
 
-/** Done, with warnings on stderr. */
-const WARNINGS = 5;
 const PROGRAM = join(ROOT, 'bin/cldd');
 const env = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
 const folder = mkdtempSync(join(tmpdir(), 'cldd-backup-'));
@@ -71,7 +70,7 @@ void tap.test('a chain of incremental backups restores each generation, byte by 
   await write(7, '0', '3M');
   const nightly = ['backup', '--to', backups, '--incremental', '--json'];
   const first = await ask(...nightly, '--compress');
-  t.equal(first.code, WARNINGS, 'nothing to build on: full, and it says so');
+  t.equal(first.code, EXIT.WARNINGS, 'nothing to build on: full, and it says so');
   t.match(parse(first.stdout), { kind: 'full', generation: 1, dataBytes: 3 << 20 });
   const images = [await image()];
   for (const [generation, position] of [
@@ -194,6 +193,23 @@ void tap.test('a backup with any byte changed or cut off is refused', needs, asy
     if (at % 30 === 0 && !refused(sound.subarray(0, at))) missed.push(-at);
   }
   t.same(missed, []);
+});
+
+void tap.test('an incremental backup makes its folder, and never a file in place of it', needs, async (t) => {
+  const { backups, ask } = await serve(t);
+  const made = join(backups, 'of', 'files');
+  const dry = await ask('backup', '--to', made, '--incremental', '--dry-run');
+  t.equal(dry.code, EXIT.WARNINGS, 'it would be full');
+  t.notOk(existsSync(made), 'a dry run makes nothing');
+  t.equal((await ask('backup', '--to', made, '--incremental')).code, EXIT.WARNINGS);
+  t.equal(statSync(made).mode & 0o777, 0o700, 'for its owner only');
+  t.match(readdirSync(made), [/-g000001\.cldd$/]);
+  const file = join(backups, 'file');
+  t.equal((await ask('backup', '--to', file)).code, EXIT.DONE, 'a file, if that is asked for');
+  const refused = await ask('backup', '--to', file, '--incremental');
+  t.equal(refused.code, EXIT.REFUSED);
+  t.match(refused.stderr, /^cldd: [^\n]+ is a file, and --incremental needs a folder[^\n]*\n$/);
+  t.match((await ask('status')).stdout, /slave +disabled/);
 });
 
 void tap.test('prune keeps the newest full backups with what builds on them', needs, async (t) => {

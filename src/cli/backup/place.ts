@@ -19,14 +19,30 @@ export interface Place {
   base: BackupFile | undefined;
 }
 
-/** @throws {OperationalError} BACKUP_EXISTS */
-export function placeOf(to: string, uuid: string, generation: number): Place {
-  if (to === '-') return { final: undefined, partial: undefined, base: undefined };
-  if (statSync(to, { throwIfNoEntry: false })?.isDirectory() === true) {
-    const name = `${uuid.slice(0, 8)}-g${String(generation).padStart(6, '0')}`;
-    const earlier = listBackups(to).filter(
-      ({ header }) => header.uuid === uuid && header.generation < generation,
+/**
+ * Whether `to` is a folder of generations: one that exists, or that an incremental backup or a final slash asks for.
+ * @throws {OperationalError} BACKUP_EXISTS if a file is where that folder should be
+ */
+export function isFolder(to: string, incremental: boolean): boolean {
+  if (to === '-') return false;
+  const stat = statSync(to, { throwIfNoEntry: false });
+  if (stat === undefined) return incremental || to.endsWith('/');
+  if (incremental && !stat.isDirectory())
+    throw new OperationalError(
+      'BACKUP_EXISTS',
+      `${to} is a file, and --incremental needs a folder of generations: name another place`,
     );
+  return stat.isDirectory();
+}
+
+/** @throws {OperationalError} BACKUP_EXISTS */
+export function placeOf(to: string, folder: boolean, uuid: string, generation: number): Place {
+  if (to === '-') return { final: undefined, partial: undefined, base: undefined };
+  if (folder) {
+    const name = `${uuid.slice(0, 8)}-g${String(generation).padStart(6, '0')}`;
+    const earlier = existsSync(to)
+      ? listBackups(to).filter(({ header }) => header.uuid === uuid && header.generation < generation)
+      : [];
     const [final, partial] = [join(to, name + SUFFIX), join(to, name + PARTIAL_SUFFIX)];
     return { final: refuseExisting(final), partial, base: earlier.at(-1) };
   }

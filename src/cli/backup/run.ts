@@ -5,8 +5,8 @@
  * so the next run knows an enabled slave as its own, goes on where the file is sound, and disables it at the end.
  */
 import { randomUUID } from 'node:crypto';
-import { existsSync, rmSync, statSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { takeLock } from '../../cow/lock.js';
 import type { ChangedRange } from '../../daemon/partition-engine.js';
 import type { DaemonStatus, TargetStatus } from '../../daemon/status.js';
@@ -18,7 +18,7 @@ import { BACKUP_VERSION } from './format.js';
 import type { BackupHeader } from './format.js';
 import { runHook, startGuard } from './hooks.js';
 import type { Release } from './hooks.js';
-import { interrupted, openStream, placeOf, removeStale } from './place.js';
+import { interrupted, isFolder, openStream, placeOf, removeStale } from './place.js';
 import type { OpenStream, Place } from './place.js';
 import { Progress } from './progress.js';
 
@@ -61,30 +61,36 @@ export async function runBackup(
   options: BackupOptions,
   ask: Ask,
 ): Promise<BackupReport> {
+  const folder = isFolder(options.to, options.incremental === true);
   let status = await targetStatus(target, ask);
   if (options.dryRun !== true && options.useEnabled !== true && isFinished(options.to, status)) {
     // Killed between its last two steps, or the slave was held then.
     await ask('slave-disable', { target: status.name });
     status = await targetStatus(target, ask);
   }
-  if (options.to === '-' || options.dryRun === true) return await locked(status, options, ask);
-  const folder = statSync(options.to, { throwIfNoEntry: false })?.isDirectory() === true;
+  if (options.to === '-' || options.dryRun === true) return await locked(status, folder, options, ask);
+  if (folder) mkdirSync(options.to, { recursive: true, mode: 0o700 });
   const lock = takeLock(
     folder ? join(options.to, '.cldd-backup.lock') : `${options.to}.lock`,
     `the place of the backup, ${options.to},`,
   );
   try {
-    return await locked(status, options, ask);
+    return await locked(status, folder, options, ask);
   } finally {
     lock.release();
   }
 }
 
-async function locked(status: TargetStatus, options: BackupOptions, ask: Ask): Promise<BackupReport> {
+async function locked(
+  status: TargetStatus,
+  folder: boolean,
+  options: BackupOptions,
+  ask: Ask,
+): Promise<BackupReport> {
   const warnings: string[] = [];
   const { slave, name, uuid, capacityBytes } = status;
   const generation = slave.enabled ? slave.generation : slave.generation + 1;
-  const place = placeOf(options.to, uuid, generation);
+  const place = placeOf(options.to, folder, uuid, generation);
   const plan = await planRanges(place, status, options, ask, warnings);
   const fresh: BackupHeader = {
     version: BACKUP_VERSION,
@@ -136,8 +142,7 @@ async function locked(status: TargetStatus, options: BackupOptions, ask: Ask): P
   const result = report(header, ranges, resume);
   await finish(place, stream.finish, result);
   if (options.useEnabled !== true || resume) await disable(name, ask, warnings);
-  if (place.partial !== undefined && place.final !== undefined && dirname(place.final) === options.to)
-    removeStale(options.to, uuid, place.partial);
+  if (folder && place.partial !== undefined) removeStale(options.to, uuid, place.partial);
   await attempt(warnings, async () => {
     if (options.final !== undefined) await runHook('final', options.final, options.freezeLimit);
   });
