@@ -22,6 +22,9 @@ void t.test(
     const slave = await initiator.disk(1);
     const { capacityBytes } = await cldd.status();
     const sg = async (command: string): Promise<string> => await guest.succeed(command);
+    /** The node that write-protected disks can be opened by, too. */
+    const node = async (disk: string): Promise<string> =>
+      `/dev/${(await sg(`ls /sys/block/${disk.slice(5)}/device/scsi_generic`)).trim()}`;
 
     await t.test('sg_inq and sg_vpd decode every page that is listed', async (t) => {
       const inquiry = await sg(`sg_inq ${master}`);
@@ -150,8 +153,6 @@ void t.test(
       await cldd.enableSlave();
       await sg(`dd if=/dev/zero of=${master} bs=64k count=4 oflag=direct 2> /dev/null`);
       await guest.until(`sg_turs ${slave}`, 10_000);
-      const node = async (disk: string): Promise<string> =>
-        `/dev/${(await sg(`ls /sys/block/${disk.slice(5)}/device/scsi_generic`)).trim()}`;
       await sg(`sg_xcopy if=${await node(slave)} of=${await node(master)} count=512 bs=512`);
       t.equal(await sg(`dd if=${master} bs=64k count=4 iflag=direct 2> /dev/null | sha256sum`), before);
       await cldd.expect(0, 'slave', 'disable');
@@ -179,6 +180,33 @@ void t.test(
       t.equal((await guest.run(`${ask} --element-id=${since + 9} ${slave}`)).code, 5, 'ILLEGAL REQUEST');
       await cldd.expect(0, 'slave', 'disable');
     });
+
+    await t.test(
+      'reservations and mode pages that are to be kept survive a crash of the daemon',
+      async (t) => {
+        await sg(`
+        sg_persist --out --register --param-aptpl --param-sark=0x5a5a ${master}
+        sg_persist --out --reserve --param-rk=0x5a5a --prout-type=1 ${master}
+        sg_persist --out --register --param-sark=0x1111 ${await node(slave)}
+        sg_wr_mode --page=0x8 --save --contents=8,12,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0 ${master}`);
+        await cldd.end('SIGKILL');
+        await cldd.serve();
+        t.match(await guest.until(`sg_persist --in --read-keys ${master}`, 60_000), /0x5a5a/);
+        t.match(await sg(`sg_persist --in --read-reservation ${master}`), /Write Exclusive/);
+        t.match(
+          await guest.until(`sg_persist --in --read-keys ${await node(slave)}`, 60_000),
+          /NO registered/i,
+          'registered without APTPL',
+        );
+        const wce = async (control: number): Promise<string> =>
+          (await sg(`sg_modes --page=0x8 --control=${control} --hex ${master}`)).replaceAll(/\s+/g, ' ');
+        t.match(await wce(0), / 88 12 00 /, 'current: WCE=0');
+        t.match(await wce(2), / 88 12 04 /, 'default: WCE=1');
+        await sg(`
+        sg_persist --out --clear --param-rk=0x5a5a ${master}
+        sg_wr_mode --page=0x8 --save --contents=8,12,4,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0 ${master}`);
+      },
+    );
 
     await t.test('blkdiscard and fstrim on ext4 reach the engine', async (t) => {
       const holes = async (): Promise<number> => {

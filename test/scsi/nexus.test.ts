@@ -5,7 +5,7 @@ import type { Nexus } from '../../src/scsi/nexus.js';
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../../src/scsi/port.js';
 import { TASK_ATTRIBUTE } from '../../src/scsi/task.js';
 import type { Task } from '../../src/scsi/task.js';
-import { BOTH, bench, cdb10, MemoryMedium, MemoryState, senseCode } from './support.js';
+import { BOTH, bench, cdb10, cdb16, MemoryMedium, MemoryState, senseCode } from './support.js';
 import type { Bench } from './support.js';
 
 const TUR = [0, 0, 0, 0, 0, 0];
@@ -377,6 +377,90 @@ void t.test(
     t.equal((await manage(b, a, TASK_MANAGEMENT.CLEAR_ACA)).response, FUNCTION_COMPLETE);
   },
 );
+
+void t.test(
+  'ABORT TASK SET ends the tasks of one nexus, CLEAR TASK SET those of all and tells the others (SAM-6 §7.3, §7.5)',
+  async (t) => {
+    const { FUNCTION_COMPLETE, REASSIGNMENT_NOT_SUPPORTED, NOT_SUPPORTED } = TASK_MANAGEMENT_RESPONSE;
+    const b = bench();
+    const [a, other, idle] = [A, B, `${B}2`].map((name) => b.login(name));
+    b.master.held = true;
+    const write = (nexus: Nexus): ReturnType<Bench['start']> =>
+      b.start(nexus, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512));
+    const [own, others] = [write(a), write(other)];
+    const aborted = manage(b, a, TASK_MANAGEMENT.ABORT_TASK_SET);
+    t.same([own.aborted, others.aborted], [true, false]);
+    const cleared = manage(b, a, TASK_MANAGEMENT.CLEAR_TASK_SET);
+    t.ok(others.aborted);
+    b.master.release();
+    t.equal((await aborted).response, FUNCTION_COMPLETE);
+    t.equal((await cleared).response, FUNCTION_COMPLETE);
+    t.same([own.ends, others.ends], [1, 1]);
+    t.equal(await ready(b, a, 0), '', 'who asked knows');
+    t.equal(await ready(b, other, 0), '06/2f/00', 'COMMANDS CLEARED BY ANOTHER INITIATOR');
+    t.equal(await ready(b, idle, 0), '', 'it lost none');
+
+    b.master.held = true;
+    const [lost, kept] = [write(a), write(other)];
+    const reset = manage(b, a, TASK_MANAGEMENT.I_T_NEXUS_RESET);
+    t.same([lost.aborted, kept.aborted], [true, false]);
+    b.master.release();
+    t.equal((await reset).response, FUNCTION_COMPLETE);
+    t.equal((await kept.whenEnded()).status, 0);
+    t.equal(await ready(b, a, 0), '06/29/07', 'I_T NEXUS LOSS');
+    t.equal(await ready(b, other, 0), '');
+    t.equal((await manage(b, a, TASK_MANAGEMENT.TARGET_COLD_RESET)).response, FUNCTION_COMPLETE);
+    t.equal(await ready(b, idle, 0), '06/29/03');
+    t.equal((await manage(b, a, TASK_MANAGEMENT.TASK_REASSIGN)).response, REASSIGNMENT_NOT_SUPPORTED);
+    t.equal((await manage(b, a, 99)).response, NOT_SUPPORTED);
+  },
+);
+
+void t.test(
+  'Unit attentions are reported once each, resets before the others in their order (SAM-6 §5.14.2)',
+  async (t) => {
+    const b = bench();
+    const a = b.login(A);
+    const other = b.login(B);
+    b.target.capacityChanged();
+    await ready(b, other, 0);
+    const list = Buffer.from('00000000' + '0a0a0610000000' + '00ffff0000', 'hex');
+    t.equal((await b.run(other, 0, [0x15, 0x10, 0, 0, list.length, 0], list)).status, 0, 'D_SENSE');
+    b.target.masterChanged();
+    b.target.capacityChanged();
+    await manage(b, other, TASK_MANAGEMENT.LOGICAL_UNIT_RESET);
+    const heard: string[] = [];
+    for (let code = await ready(b, a, 0); code !== ''; code = await ready(b, a, 0)) heard.push(code);
+    t.same(heard, ['06/29/03', '06/2a/09', '06/2a/01', '06/28/00']);
+    const { sense } = await b.run(a, 0, cdb10(0x28, 0x7fff_ffff, 1));
+    t.equal((sense?.[0] ?? 0) & 0x7f, 0x70, 'the reset has undone D_SENSE');
+  },
+);
+
+void t.test('A command that is valid passes the table and no other check', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  const path = a.paths[0];
+  if (path === undefined) throw new Error('LUN 0 is not there');
+  const { unit } = path;
+  t.notOk(path.special, 'nothing is due');
+  const due = (): never => {
+    throw new Error('a check that is not due');
+  };
+  unit.reservations.conflicts = due;
+  unit.tasks.admit = due;
+  unit.services.ports.byRelativeId = due;
+  path.takeAttention = due;
+  for (const [cdb, data] of [
+    [cdb10(0x28, 0, 8), undefined],
+    [cdb10(0x2a, 0, 8), Buffer.alloc(4096)],
+    [cdb16(0x88, 0, 8), undefined],
+    [cdb16(0x8a, 0, 8), Buffer.alloc(4096)],
+  ] as const)
+    t.equal((await b.run(a, 0, cdb, data)).status, 0);
+  const looked = unit.services.commands.find(Buffer.from(cdb10(0x28, 0, 8)))?.refused.length ?? 0;
+  t.equal(looked / 2, 3, 'READ (10): three bytes have bits that must be zero');
+});
 
 void t.test('A nexus that ends takes its tasks with it, each ended exactly once', async (t) => {
   const b = bench();
