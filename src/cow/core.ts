@@ -6,6 +6,7 @@
 import { BLOCK_BYTES } from './states.js';
 import { SUPERBLOCK_OFFSETS, placeSegments } from './format.js';
 import type { PlacedSegment } from './format.js';
+import { Pacing, pacingBytes } from './pacing.js';
 import { ALL_STEPS } from './steps.js';
 import type { Step, Steps } from './steps.js';
 import { syncStore, writeStoreDurably } from './store.js';
@@ -37,6 +38,7 @@ export class Core {
   readonly superblock: Superblock;
   readonly segments: PlacedSegment[];
   readonly does: Steps;
+  readonly pacing: Pacing;
   readonly counters: Counters = {
     dataWrites: 0,
     dataBytesWritten: 0,
@@ -59,12 +61,22 @@ export class Core {
   failure: Error | undefined;
   #onFailure: ((error: Error) => void) | undefined;
 
-  constructor(store: Store, superblock: Superblock, does: Steps = ALL_STEPS) {
+  constructor(
+    store: Store,
+    superblock: Superblock,
+    does: Steps = ALL_STEPS,
+    unsyncedBytesMax: number = pacingBytes(),
+  ) {
     this.store = store;
     this.superblock = superblock;
     this.segments = placeSegments(superblock.segments);
     this.capacityBytes = capacityOf(this.segments);
     this.does = does;
+    // A sync that fails has said so by `fail`, and whoever waits for it looks for that.
+    this.pacing = new Pacing(
+      unsyncedBytesMax,
+      () => void this.sync().catch((error: unknown) => this.fail(error)),
+    );
   }
 
   onFailure(listener: (error: Error) => void): void {
@@ -115,10 +127,15 @@ export class Core {
     if (this.failure !== undefined) throw this.failure;
     if (step !== undefined && step !== 'state' && !this.does(step)) return;
     this.counters.syncs++;
+    const bytes = this.pacing.syncBegins();
+    let synced = 0;
     try {
       await syncStore(this.store);
+      synced = bytes;
     } catch (error) {
       throw this.fail(error);
+    } finally {
+      this.pacing.syncEnds(synced);
     }
   }
 

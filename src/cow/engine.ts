@@ -256,6 +256,7 @@ export class Engine {
     try {
       if (this.writer.held) await this.#released;
       else if (!this.committer.hasRoom) await this.committer.room();
+      else if (this.core.pacing.isFull) await this.core.pacing.room();
       else await this.#obstacleInMap(position, length, unmaps);
     } catch (error) {
       if (this.core.failure !== undefined) return RESULT.FAILED;
@@ -349,6 +350,7 @@ export class Engine {
       }
     } finally {
       core.failure ??= new Error('the partition is closed');
+      await core.pacing.idle();
       await core.store.close();
     }
   }

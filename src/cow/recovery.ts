@@ -25,6 +25,8 @@ import { WrittenBitmap } from './written-bitmap.js';
 export interface EngineOptions {
   /** Map pages kept in memory, 10 KiB and 32 MiB of the master each. */
   cachePages?: number;
+  /** Written bytes that may wait for a sync before writes do; a sixteenth of the memory unless given. */
+  unsyncedBytesMax?: number;
   /** For tests: which ordering steps to do. */
   steps?: Steps;
 }
@@ -53,7 +55,7 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
   await syncStore(store);
   const superblock = readSuperblock(store);
   requireWholeDevice(store, superblock);
-  const core = new Core(store, superblock, does);
+  const core = new Core(store, superblock, does, options.unsyncedBytesMax);
   const written = new WrittenBitmap(superblock.uuid, core.segments);
   written.read(store);
   const map = new PageMap(

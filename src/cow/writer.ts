@@ -45,7 +45,7 @@ export class Writer {
   /** OK: go ahead now. PENDING: `obstacle` in the engine knows what to wait for. */
   admit(position: number, length: number, unmaps = false): Result {
     if (this.#core.failure !== undefined) return RESULT.FAILED;
-    if (this.held || !this.#committer.hasRoom) return RESULT.PENDING;
+    if (this.held || !this.#committer.hasRoom || this.#core.pacing.isFull) return RESULT.PENDING;
     const end = position + length;
     for (let from = position; from < end;) {
       const segment = this.#core.segmentAt(from);
@@ -250,10 +250,11 @@ export class Writer {
   }
 
   #put(buffer: Uint8Array, offset: number, length: number, position: number): void {
-    const { counters, store } = this.#core;
+    const { counters, store, pacing } = this.#core;
     counters.dataWrites++;
     counters.dataBytesWritten += length;
     store.writeSync(buffer, offset, length, position);
+    pacing.wrote(length);
   }
 
   #readBlock(position: number): void {

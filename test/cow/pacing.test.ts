@@ -1,0 +1,102 @@
+/** Unsynced data are bounded: a sync begins at half of the bound, and at the bound writes wait while reads go on. */
+import t from 'tap';
+import { Engine } from '../../src/cow/engine.js';
+import { initStore } from '../../src/cow/init.js';
+import { MasterMedium } from '../../src/cow/mediums.js';
+import { pacingBytes } from '../../src/cow/pacing.js';
+import { RESULT } from '../../src/cow/results.js';
+import type { StoreDone } from '../../src/cow/store.js';
+import { MemoryStore } from './stores.js';
+
+const MIB = 2 ** 20;
+const CHUNK = 256 * 1024;
+
+/** A disk that takes its time: syncs end when told. */
+class SlowStore extends MemoryStore {
+  syncs: (() => void)[] = [];
+  slow = false;
+
+  override sync(done: StoreDone): void {
+    if (this.slow) this.syncs.push(() => super.sync(done));
+    else super.sync(done);
+  }
+
+  finish(): void {
+    for (const sync of this.syncs.splice(0)) sync();
+  }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+async function open(): Promise<{ store: SlowStore; engine: Engine; master: MasterMedium }> {
+  const store = new SlowStore(64 * MIB);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store, { unsyncedBytesMax: 4 * MIB });
+  return { store, engine, master: new MasterMedium(engine) };
+}
+
+void t.test(
+  'Half of the bound begins a sync, the whole of it makes writes wait, and its end lets them go on',
+  async (t) => {
+    const { store, engine, master } = await open();
+    store.slow = true;
+    const data = Buffer.alloc(CHUNK, 7);
+    const write = (at: number): number => master.write(at * CHUNK, data, 0, CHUNK);
+    for (let at = 0; at < 7; at++) t.equal(write(at), RESULT.OK);
+    t.equal(store.syncs.length, 0, 'below half: none');
+    t.equal(write(7), RESULT.OK);
+    t.equal(store.syncs.length, 1, 'at half: one');
+    for (let at = 8; at < 16; at++) t.equal(write(at), RESULT.OK);
+    t.equal(store.syncs.length, 1, 'and no second one while it runs');
+    t.equal(write(16), RESULT.PENDING, 'at the bound: wait');
+    t.equal(master.read(0, Buffer.alloc(CHUNK), 0, CHUNK), RESULT.OK, 'reads go on');
+    let ended: unknown;
+    master.writeAsync(16 * CHUNK, data, 0, CHUNK, (result) => (ended = result));
+    for (let count = 0; count < 10; count++) await turn();
+    t.equal(ended, undefined);
+    store.finish();
+    for (let count = 0; count < 10; count++) await turn();
+    t.equal(ended, RESULT.OK);
+    store.slow = false;
+    store.finish();
+    await engine.close();
+  },
+);
+
+void t.test(
+  'A background sync that fails ends all writing, and those who wait for it are told',
+  async (t) => {
+    const { store, engine, master } = await open();
+    const data = Buffer.alloc(CHUNK, 7);
+    store.sync = (done) => setImmediate(done, new Error('EIO: injected'));
+    let at = 0;
+    while (master.write(at * CHUNK, data, 0, CHUNK) === RESULT.OK) at++;
+    t.equal(at, 16);
+    t.equal(
+      await new Promise((resolve) => master.writeAsync(at * CHUNK, data, 0, CHUNK, resolve)),
+      RESULT.FAILED,
+    );
+    t.match(engine.core.failure, /EIO/);
+  },
+);
+
+void t.test('Flushes count: who flushes often enough never waits', async (t) => {
+  const { engine, master } = await open();
+  const data = Buffer.alloc(CHUNK, 7);
+  const { syncs } = engine.core.counters;
+  for (let at = 0; at < 60; at++) {
+    t.equal(master.write(at * CHUNK, data, 0, CHUNK), RESULT.OK);
+    if (at % 4 === 3) await new Promise((resolve) => master.flush(resolve));
+  }
+  t.ok(engine.core.counters.syncs - syncs >= 15);
+  await engine.close();
+});
+
+void t.test('The bound is a sixteenth of the memory, within limits', (t) => {
+  t.equal(pacingBytes(384 * MIB), 24 * MIB);
+  t.equal(pacingBytes(64 * MIB), 16 * MIB);
+  t.equal(pacingBytes(2 ** 40), 2048 * MIB);
+  t.ok(pacingBytes() >= 16 * MIB);
+  t.end();
+});
