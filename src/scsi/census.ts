@@ -8,8 +8,8 @@ import { runAt } from './commands/medium-work.js';
 
 const PIECE_BYTES = 33_554_432;
 const PIECES_MAX = 1024;
-/** Runs looked at in one turn of the event loop. */
-const RUNS_PER_TURN = 1024;
+/** Time that one turn of the event loop may take, since the map of a large medium comes from its device. */
+const TURN_MS = 2;
 const VALID_MS = 10_000;
 
 /** Bytes looked at and what of them is mapped; 0 of 0 without a medium. */
@@ -54,7 +54,8 @@ export class ProvisioningCensus {
     let position = 0;
     let end = 0;
     const turn = (): void => {
-      for (let runs = 0; runs < RUNS_PER_TURN; runs++) {
+      const turnMs = performance.now();
+      while (performance.now() - turnMs < TURN_MS) {
         if (!medium.present || medium.generation !== generation) {
           this.answer(NOTHING);
           return;

@@ -163,7 +163,7 @@ void t.test('An answer about changes is not given for another medium, nor if the
   t.equal((await b.run(nexus, 1, lbaStatus32({ element: 1 }))).code, '02/3a/00', 'exchanged meanwhile');
   slave.generation = 7;
   t.equal((await b.run(nexus, 1, lbaStatus32({ element: 1 }))).code, '03/11/00');
-  t.equal(b.warnings.length, 1, 'the operator hears of it');
+  t.match(b.warnings[0]?.message, 'changed blocks cannot be listed', 'the operator hears of it');
 });
 
 void t.test(

@@ -22,9 +22,9 @@ const DESCRIPTOR_BYTES = 16;
 const DESCRIPTORS_MAX = 4096;
 /** NUMBER OF LOGICAL BLOCKS has 32 bits. */
 const RUN_BLOCKS_MAX = 0xffff_ffff;
-/** Looked at in one step, and steps in one turn of the event loop: the map of a large medium comes from its device. */
-const STEP_BYTES = 1_073_741_824;
-const STEPS_PER_TURN = 64;
+/** Looked at in one step, and time of a turn of the event loop: the map of a large medium comes from its device. */
+const STEP_BYTES = 134_217_728;
+const TURN_MS = 2;
 /** After so long what there is is answered. */
 const LONG_MS = 2000;
 /** PROVISIONING STATUS (SBC-5 §5.5.2). */
@@ -100,9 +100,12 @@ function concluding(task: Task, unit: LogicalUnit, list: List, request: Request)
 /** Lists the runs of a range, which is not before what was listed already, as far as there is room. Never rejects. */
 async function add(task: Task, list: List, position: number, end: number): Promise<void> {
   list.position = position;
-  for (let steps = 1; list.goesOn(task) && list.position < end; steps++) {
+  let turnMs = performance.now();
+  while (list.goesOn(task) && list.position < end) {
     list.step(end);
-    if (steps % STEPS_PER_TURN === 0) await new Promise(setImmediate);
+    if (performance.now() - turnMs < TURN_MS) continue;
+    await new Promise(setImmediate);
+    turnMs = performance.now();
   }
 }
 
