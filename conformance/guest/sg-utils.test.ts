@@ -91,7 +91,17 @@ void t.test(
           'i_t nexus reset',
         ],
       );
-      t.match(await sg(`sg_modes -a ${master}`), /Caching/);
+      const modes = await sg(`sg_modes -aa ${master}`);
+      for (const name of [
+        'Read-Write error recovery',
+        'Disconnect-Reconnect',
+        'Caching',
+        'Control',
+        'Control extension',
+        'Power condition',
+        'Informational exceptions control',
+      ])
+        t.match(modes, new RegExp(`^>> ${name}, page_control: current`, 'mi'), name);
       t.match(await sg(`sg_logs --list ${master}`), /0x15/);
       const written = async (): Promise<number> => {
         const text = await sg(`sg_logs --page=0x19 ${master}`);

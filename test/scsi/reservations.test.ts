@@ -1,5 +1,6 @@
 import t from 'tap';
 import type { Nexus } from '../../src/scsi/nexus.js';
+import { COMMANDS } from './commands.js';
 import { bench, cdb10, MemoryState } from './support.js';
 import type { Bench } from './support.js';
 
@@ -273,6 +274,66 @@ void t.test(
         t.equal(await status(refused), CONFLICT, `${reserve}: ${refused.join(' ')}`);
       t.same(b.target.slaveHolders(), []);
       t.equal((await b.run(a, 1, [0x1e, 0, 0, 0, 1, 0])).status, 0, 'who reserved it may');
+    }
+  },
+);
+
+/**
+ * What another initiator may send, as the tables of SPC-4 §5.12.1 and SBC-3 §4.17 have it, written down here again:
+ * whatever the reservation (`always`), under write exclusive types only (`read`), or never.
+ */
+const TABLE: Readonly<Record<'always' | 'read' | 'never', RegExp>> = {
+  always:
+    /^(INQUIRY|LOG SENSE|REPORT |REQUEST SENSE|TEST UNIT READY|READ CAPACITY|PERSISTENT RESERVE IN|RECEIVE ROD)/,
+  read: /^(READ \(|READ DEFECT|VERIFY|PRE-FETCH|GET LBA STATUS|MODE SENSE|POPULATE TOKEN|SEEK|REZERO)/,
+  never:
+    /^(WRITE|UNMAP|ORWRITE|COMPARE AND WRITE|SANITIZE|SYNCHRONIZE|EXTENDED COPY|RECEIVE COPY|LOG SELECT|MODE SELECT|SEND DIAGNOSTIC|SET TARGET)/,
+};
+/** With rules of their own, tested above. */
+const SEPARATE = /^(PERSISTENT RESERVE OUT|RESERVE \(6\)|RELEASE \(6\)|START STOP UNIT|PREVENT ALLOW)/;
+/** SPC-2 §5.5.1: allowed in spite of another's RESERVE (6). */
+const IN_SPITE_OF_RESERVE = /^(INQUIRY|LOG SENSE|REPORT LUNS|REQUEST SENSE|READ CAPACITY)/;
+
+void t.test(
+  'Every command is let through or kept out as the standards’ tables of reservations say',
+  async (t) => {
+    const cdbOf = ({ usageData, serviceAction }: (typeof COMMANDS)[number]): Buffer => {
+      const cdb = Buffer.alloc(32);
+      cdb[0] = usageData[0];
+      if (cdb[0] === 0x7f) usageData.copy(cdb, 7, 7, 10);
+      else if (serviceAction !== undefined) cdb[1] = serviceAction;
+      return cdb;
+    };
+    for (const [type, isWriteExclusive] of [
+      [1, true],
+      [3, false],
+      [5, true],
+      [6, false],
+      [7, true],
+      [8, false],
+    ] as const) {
+      const b = bench();
+      const holder = b.login(A);
+      const other = b.login(B);
+      await out(b, holder, REGISTER, { actionKey: KEY_A });
+      await out(b, holder, RESERVE, { key: KEY_A, type });
+      for (const command of COMMANDS) {
+        if (SEPARATE.test(command.name)) continue;
+        const [row] = Object.entries(TABLE).filter(([, names]) => names.test(command.name));
+        t.ok(row, `${command.name} is in the table`);
+        const allowed = row[0] === 'always' || (row[0] === 'read' && isWriteExclusive);
+        const { status } = await b.run(other, 0, cdbOf(command));
+        if ((status === CONFLICT) === allowed) t.fail(`${command.name} under type ${String(type)}`);
+      }
+    }
+    const b = bench();
+    await b.run(b.login(A), 0, [0x16, 0, 0, 0, 0, 0]);
+    const other = b.login(B);
+    for (const command of COMMANDS) {
+      if (/^(RELEASE|START|PREVENT)/.test(command.name)) continue;
+      const { status } = await b.run(other, 0, cdbOf(command));
+      if ((status === CONFLICT) === IN_SPITE_OF_RESERVE.test(command.name))
+        t.fail(`${command.name}: RESERVE (6)`);
     }
   },
 );
