@@ -13,6 +13,7 @@
  *   --seed N                    of the random order, and of what `fill` writes and `check` wants to find
  *   --fua                       Force Unit Access on writes
  *   --header-digest             CRC32C over headers
+ *   --idle S                    says "connected" on stderr and waits so long before the load
  *   --pid N                     the process whose processor time is counted (the target)
  *
  * Exit code 1: it could not be done; 2: a command failed, or `check` found other bytes.
@@ -41,7 +42,7 @@ static const char *url;
 static enum operation operation = OP_READ;
 static int is_random, fua, header_digest;
 static uint32_t bytes = 4096;
-static int depth = 1, connections = 1, target_pid;
+static int depth = 1, connections = 1, idle_s, target_pid;
 static uint64_t region = UINT64_MAX, ops_max = UINT64_MAX, seed = 1;
 static double seconds = 1e9;
 
@@ -301,7 +302,7 @@ static void parse(int count, char **arguments)
         {"url", 1, 0, 'u'}, {"operation", 1, 0, 'o'}, {"order", 1, 0, 'r'}, {"bytes", 1, 0, 'b'},
         {"depth", 1, 0, 'd'}, {"connections", 1, 0, 'c'}, {"region", 1, 0, 'g'}, {"seconds", 1, 0, 's'},
         {"ops", 1, 0, 'n'}, {"seed", 1, 0, 'e'}, {"fua", 0, 0, 'f'}, {"header-digest", 0, 0, 'h'},
-        {"pid", 1, 0, 'p'}, {0, 0, 0, 0}};
+        {"idle", 1, 0, 'I'}, {"pid", 1, 0, 'p'}, {0, 0, 0, 0}};
     static const char *const operations[] = {"read", "write", "fill", "check"};
     int option, i;
 
@@ -323,6 +324,7 @@ static void parse(int count, char **arguments)
         case 'e': seed = number(optarg); break;
         case 'f': fua = 1; break;
         case 'h': header_digest = 1; break;
+        case 'I': idle_s = (int)number(optarg); break;
         case 'p': target_pid = (int)number(optarg); break;
         default: exit(1);
         }
@@ -337,15 +339,24 @@ int main(int count, char **arguments)
     struct slot *slots;
     struct pollfd polled[CONNECTIONS_MAX];
     uint64_t begun, end_ns = 0, completed_in_time = 0;
+    struct rlimit files;
     double target_before, target_cpu = 0, own_before, own_cpu = 0, elapsed;
     int i, j;
 
     parse(count, arguments);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &files) != 0) fail("setrlimit: %s", strerror(errno));
+    }
     for (i = 0; i < connections; i++) connect_session(&sessions[i], i);
     pieces = region / bytes;
     if (pieces == 0) fail("the region is smaller than a command");
     if ((pieces * bytes) / SECTOR > UINT32_MAX) fail("the region is larger than READ (10) reaches");
     while (((uint64_t)1 << piece_bits) < pieces) piece_bits++;
+    if (idle_s > 0) {
+        fprintf(stderr, "connected\n");
+        sleep((unsigned)idle_s);
+    }
     slots = calloc((size_t)connections * (size_t)depth, sizeof *slots);
     if (slots == NULL) fail("no memory");
 

@@ -1,8 +1,9 @@
 /** The load generator (load.c): compiled when it is needed, run once for every measurement. */
 import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ROOT } from '../conformance/support/paths.js';
-import { run, succeed } from '../conformance/support/processes.js';
+import { run, Running, succeed } from '../conformance/support/processes.js';
 
 const FOLDER = join(ROOT, '.cache/bench');
 const SOURCE = join(ROOT, 'bench/load.c');
@@ -48,15 +49,38 @@ export async function compileLoad(): Promise<void> {
 
 /** Puts the load on the LUN at `url`, and counts the processor time of process `pid`. */
 export async function load(url: string, pid: number, wanted: Load): Promise<Measured> {
+  const args = argumentsFor(url, pid, wanted);
+  const done = await run(PROGRAM, args, { timeoutMs: timeoutMs(wanted) });
+  if (done.code !== 0)
+    throw new Error(`load ${args.join(' ')} ended with ${done.code ?? 'a signal'}:\n${done.stderr}`);
+  return JSON.parse(done.stdout) as Measured;
+}
+
+/** As `load`, with `look` called while all sessions are logged in and silent. */
+export async function loadAfter<T>(
+  url: string,
+  pid: number,
+  wanted: Load,
+  look: () => T,
+): Promise<{ measured: Measured; seen: T }> {
+  const running = new Running(PROGRAM, [...argumentsFor(url, pid, wanted), '--idle', '2']);
+  await running.waitFor(/^connected$/m, timeoutMs(wanted));
+  // What the logins left to be collected may be so by now.
+  await sleep(1500);
+  const seen = look();
+  const { code } = await running.ended;
+  if (code !== 0) throw new Error(`load ended with ${code ?? 'a signal'}:\n${running.stderr}`);
+  return { measured: JSON.parse(running.stdout) as Measured, seen };
+}
+
+const timeoutMs = ({ seconds = 100 }: Load): number => 60_000 + 3000 * seconds;
+
+function argumentsFor(url: string, pid: number, wanted: Load): string[] {
   const { operation, order, bytes, depth, connections = 1, fua, headerDigest, ...rest } = wanted;
   const args = ['--url', url, '--pid', String(pid), '--operation', operation, '--order', order];
   args.push('--bytes', String(bytes), '--depth', String(depth), '--connections', String(connections));
   if (fua === true) args.push('--fua');
   if (headerDigest === true) args.push('--header-digest');
   for (const [name, value] of Object.entries(rest)) args.push(`--${name}`, String(value));
-  const timeoutMs = 60_000 + 3000 * (rest.seconds ?? 100);
-  const done = await run(PROGRAM, args, { timeoutMs });
-  if (done.code !== 0)
-    throw new Error(`load ${args.join(' ')} ended with ${done.code ?? 'a signal'}:\n${done.stderr}`);
-  return JSON.parse(done.stdout) as Measured;
+  return args;
 }

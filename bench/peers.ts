@@ -44,15 +44,20 @@ function store(folder: string, name: string, bytes: number): string {
   return file;
 }
 
-/** cldd with its defaults: one target on a partition of a little more than twice the size. */
-export async function startCldd(folder: string, bytes: number, name = 'cldd'): Promise<Peer> {
+/** cldd with its defaults: one target on a partition of a little more than twice the size, new unless it is kept. */
+export async function startCldd(
+  folder: string,
+  bytes: number,
+  name = 'cldd',
+  { keep = false } = {},
+): Promise<Peer> {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${name}.partition`);
   const socket = join(folder, `${name}.sock`);
   const target = `iqn.2026-01.org.example:${name}`;
   const size = String(Math.ceil((bytes * 2.1 + (64 << 20)) / 4096) * 4096);
   const env = ENVIRONMENT;
-  await succeed(CLDD, ['init', file, '--size', size, '--yes', '--thin'], { env });
+  if (!keep) await succeed(CLDD, ['init', file, '--size', size, '--yes', '--thin'], { env });
   const args = ['serve', '--partition', file, '--portal', '127.0.0.1:0'];
   const daemon = new Running(CLDD, [...args, '--target', target, '--socket', socket], { env });
   const [, port] = await daemon.waitFor(/^cldd ready: \S+ on 127\.0\.0\.1:(\d+)/m, READY_MS);

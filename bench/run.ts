@@ -8,6 +8,7 @@ import { compileLoad } from './load.js';
 import { type Entrant, diverge, fillAndCheck, measure } from './measure.js';
 import { type Peer, startCldd, startIstgt, startPrototype, startTgtdPeer } from './peers.js';
 import { type Results, toMarkdown, toSvg } from './report.js';
+import { SCALING, SHORT_SCALING, scaling } from './scaling.js';
 import { WORKLOADS } from './workloads.js';
 
 const HELP = `npm run bench -- [options]: compares cldd with other iSCSI targets on this machine
@@ -20,12 +21,13 @@ const HELP = `npm run bench -- [options]: compares cldd with other iSCSI targets
   --size MIB         of each LUN that are used; 1024
   --folder DIR       where the stores are made (and removed); the system's folder for temporary files
   --short            one round of 0.3 s on 64 MiB: shows that it works, not how fast it is
+  --scaling          instead of the comparison: what more sessions, a larger partition and divergence cost
   --save             keeps the results as bench/results.{json,md,svg} and in docs/performance.md
 `;
 
-/** Between these two lines of docs/performance.md stands the table. */
-const BEGIN = '<!-- bench: begin -->\n';
-const END = '<!-- bench: end -->\n';
+/** Between these lines of docs/performance.md stand the tables. */
+const MARKS = { begin: '<!-- bench: begin -->\n', end: '<!-- bench: end -->\n' };
+const SCALING_MARKS = { begin: '<!-- scaling: begin -->\n', end: '<!-- scaling: end -->\n' };
 
 const { values } = parseArgs({
   options: {
@@ -37,13 +39,36 @@ const { values } = parseArgs({
     size: { type: 'string' },
     folder: { type: 'string', default: tmpdir() },
     short: { type: 'boolean', default: false },
+    scaling: { type: 'boolean', default: false },
     save: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
 
 if (values.help) process.stdout.write(HELP);
+else if (values.scaling) await scale();
 else await bench();
+
+async function scale(): Promise<void> {
+  await compileLoad();
+  const folder = mkdtempSync(join(resolve(values.folder), 'cldd-bench-'));
+  try {
+    const tables = await scaling(folder, values.short ? SHORT_SCALING : SCALING);
+    const text = `${machine()}; Node ${process.versions.node}; ${moment()}.\n\n${tables}\n`;
+    process.stdout.write(text);
+    if (values.save) putInto(SCALING_MARKS, text);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function machine(): string {
+  return `${cpus().length} × ${cpus()[0].model}, Linux ${release()}`;
+}
+
+function moment(): string {
+  return new Date().toISOString().slice(0, 16).replace('T', ' ') + ' UTC';
+}
 
 async function bench(): Promise<void> {
   const settings = {
@@ -59,8 +84,8 @@ async function bench(): Promise<void> {
   try {
     await enter(entrants, folder, settings.region);
     const results: Results = {
-      at: new Date().toISOString().slice(0, 16).replace('T', ' ') + ' UTC',
-      machine: `${cpus().length} × ${cpus()[0].model}, Linux ${release()}`,
+      at: moment(),
+      machine: machine(),
       node: process.versions.node,
       settings,
       peers: Object.fromEntries(entrants.map(({ column, peer }) => [column, peer.version])),
@@ -111,9 +136,11 @@ function save(results: Results): void {
   writeFileSync(join(folder, 'results.json'), `${JSON.stringify(results, undefined, 1)}\n`);
   writeFileSync(join(folder, 'results.md'), `# What \`npm run bench -- --save\` printed\n\n${table}`);
   writeFileSync(join(folder, 'results.svg'), toSvg(results));
+  putInto(MARKS, table);
+}
+
+function putInto({ begin, end }: typeof MARKS, table: string): void {
   const document = join(ROOT, 'docs/performance.md');
-  const text = readFileSync(document, 'utf8');
-  const [before, rest] = text.split(BEGIN);
-  const after = rest.split(END)[1];
-  writeFileSync(document, `${before}${BEGIN}${table}${END}${after}`);
+  const [before, rest] = readFileSync(document, 'utf8').split(begin);
+  writeFileSync(document, `${before}${begin}${table}${end}${rest.split(end)[1]}`);
 }

@@ -23,6 +23,13 @@ void tap.test(
   },
 );
 
+void tap.test('the short form of --scaling has a line for every size', needing('gcc'), async (t) => {
+  const done = await run(process.execPath, [PROGRAM, '--short', '--scaling'], { timeoutMs: 240_000 });
+  t.equal(done.code, 0, done.stderr);
+  for (const title of ['1', '10', '1 GiB', '64 GiB', '0 %', '50 %', '100 %'])
+    t.match(done.stdout, new RegExp(`^\\| ${title} (\\| [\\d.,]+ )+\\|$`, 'm'), title);
+});
+
 void tap.test('a ratio is the median of what each round gave', async (t) => {
   t.equal(median([3, 1, 2]), 2);
   t.equal(median([4, 1, 2, 3]), 2.5);
