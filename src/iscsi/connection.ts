@@ -16,6 +16,7 @@ import {
   ASYNC_EVENT,
   TAG_NONE,
 } from './constants.js';
+import type { IscsiCounters } from './counters.js';
 import { digestMatches, padding } from './framing.js';
 import { FullFeature, type FullFeatureOwner } from './full-feature.js';
 import { Login, type LoginAnswer, type LoginServices } from './login.js';
@@ -36,6 +37,7 @@ const LOGIN_SEGMENT_BYTES = 8192;
 export interface ConnectionServices {
   readonly limits: IscsiLimits;
   readonly log: Log;
+  readonly counters: IscsiCounters;
   readonly portalGroupTag: number;
   login: (connection: Connection) => LoginServices;
   sendTargets: (connection: Connection, value: string) => [string, string][] | undefined;
@@ -54,6 +56,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   readonly transmit: Transmit;
   readonly #login: Login;
   readonly log: Log;
+  readonly counters: IscsiCounters;
   readonly since = new Date();
   #phase: Phase = 'login';
   #session: Session | undefined;
@@ -80,13 +83,12 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   /** Ticks of the server's clock: last byte received, and the ping that waits for an answer. */
   heardAtMs = performance.now();
   pingedAtMs = 0;
-  headerDigestErrors = 0;
-  dataDigestErrors = 0;
 
   constructor(wire: Wire, services: ConnectionServices) {
     this.wire = wire;
     this.#services = services;
     this.log = services.log;
+    this.counters = services.counters;
     this.transmit = new Transmit(wire, () => this.#relieve());
     this.#login = new Login(services.login(this));
     this.#loginParameters = new Negotiation(services.limits).parameters();
@@ -181,7 +183,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
         }
         // Lengths are only believed once the digest says so.
         if (!this.#headerVerified && !digestMatches(receive.buffer, at, headerBytes)) {
-          this.headerDigestErrors++;
+          this.counters.headerDigestErrors++;
           this.fail('header digest error');
           return;
         }
@@ -223,7 +225,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
 
   /** §7.8: the PDU is dropped and rejected; data of a task take the task with them. */
   #dataDigestError(pdu: Pdu): void {
-    this.dataDigestErrors++;
+    this.counters.dataDigestErrors++;
     const full = this.#fullFeature;
     if (full === undefined) {
       this.fail('data digest error');
@@ -286,6 +288,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   }
 
   #loginFailed(answer: LoginAnswer): void {
+    this.counters.loginsRefused++;
     this.log.warn(
       { initiator: this.initiatorName, address: this.wire.remoteAddress, why: answer.why },
       'login refused',
@@ -347,6 +350,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
 
   fail(why: string): void {
     if (this.#phase === 'closed') return;
+    this.counters.connectionsDropped++;
     this.#why = why;
     this.#phase = 'closing';
     this.log.warn(

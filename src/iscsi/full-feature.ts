@@ -23,6 +23,7 @@ import {
   TAG_NONE,
 } from './constants.js';
 import { IscsiTask } from './iscsi-task.js';
+import type { IscsiCounters } from './counters.js';
 import type { Log } from './options.js';
 import type { Parameters } from './negotiation.js';
 import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
@@ -37,6 +38,9 @@ export interface FullFeatureOwner {
   readonly cid: number;
   readonly transmit: Transmit;
   readonly log: Log;
+  readonly counters: IscsiCounters;
+  /** When something was last received, by performance.now(). */
+  readonly heardAtMs: number;
   /** StatSN of the next status. */
   statSN: number;
   pin(bytes: number): void;
@@ -182,6 +186,7 @@ export class FullFeature implements TaskHost {
     const task = pool.pop() ?? new IscsiTask();
     task.start(this, itt);
     task.immediate = immediate;
+    task.arrivedMs = this.#owner.heardAtMs;
     const bytes = view.getUint32(at + 20);
     task.expectedDataOut = (flags & COMMAND_WRITE) !== 0 ? bytes : 0;
     task.expectedDataIn = (flags & (COMMAND_READ | COMMAND_WRITE)) === COMMAND_READ ? bytes : 0;
@@ -415,6 +420,7 @@ export class FullFeature implements TaskHost {
 
   /** Reject (§11.17) carries the header that it refuses. */
   reject(reason: number, pdu: Pdu): void {
+    this.#owner.counters.rejects++;
     const data = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.at + BHS_BYTES));
     this.send({ opcode: RESPONSE.REJECT, detail: reason << 8, itt: TAG_NONE, data });
   }

@@ -3,6 +3,7 @@
  * src/config; secrets appear here and nowhere else below it.
  */
 import type { LunAccess, ScsiPort } from '../scsi/port.js';
+import type { IscsiCounters } from './counters.js';
 
 /** A network portal (RFC 7143 §3.1 "Network Portal"): one listening TCP address. */
 export interface PortalOptions {
@@ -101,6 +102,8 @@ export interface IscsiServerOptions {
   discoveryAuthentication: (asker: Asker) => AuthenticationOptions;
   limits: IscsiLimits;
   log: Log;
+  /** Sockets that listen already (systemd's socket activation): each belongs to the portal of its address. */
+  inheritedFds?: readonly number[];
 }
 
 /** A session as `cldd status` shows it. */
@@ -127,6 +130,16 @@ export interface IscsiService {
   sessions(): SessionInfo[];
   /** Logins that failed to authenticate since the start. */
   readonly failedLogins: number;
+  readonly counters: Readonly<IscsiCounters>;
+  /** Connections, those that log in included. */
+  readonly connections: number;
+  /**
+   * Listens on what is new, then stops listening on what is gone; sessions go on. A portal that keeps its address takes
+   * over its group tag and advertised address, for logins to come. Rejects as `listen` does, having changed nothing.
+   */
+  setPortals(
+    portals: readonly PortalOptions[],
+  ): Promise<{ host: string; port: number; portalGroupTag: number }[]>;
   /** Drops a session; false if there is none of that id. */
   kill(id: number): boolean;
   /** Replaces the targets' rules (same names keep their sessions where access still allows it). */

@@ -3,6 +3,7 @@
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { LOGIN_STATUS, type LoginStatus } from './constants.js';
+import { emptyCounters } from './counters.js';
 import { Connection, type ConnectionServices } from './connection.js';
 
 import { sendTargets, type ListeningPortal } from './discovery.js';
@@ -21,16 +22,23 @@ import { Spin } from './spin.js';
 
 const HOUSEKEEPING_MS = 1000;
 
+interface Listener {
+  readonly server: Server;
+  readonly portal: ListeningPortal;
+}
+
+type BoundPortal = Pick<PortalOptions, 'host' | 'port' | 'portalGroupTag'>;
+
 export class IscsiServer implements IscsiService {
   readonly #options: IscsiServerOptions;
   #targets: ReadonlyMap<string, IscsiTargetOptions>;
   #discoveryAuthentication: IscsiServerOptions['discoveryAuthentication'];
-  readonly #servers: Server[] = [];
-  readonly #portals: ListeningPortal[] = [];
+  #listeners: Listener[] = [];
   readonly #connections = new Set<Connection>();
   readonly #sessions: Sessions;
   readonly #spin: Spin;
   readonly #failedLogins = new FailedLogins();
+  readonly counters = emptyCounters();
   #housekeeping: NodeJS.Timeout | undefined;
 
   constructor(options: IscsiServerOptions) {
@@ -43,39 +51,92 @@ export class IscsiServer implements IscsiService {
 
   // ---- portals
 
-  async listen(): Promise<{ host: string; port: number; portalGroupTag: number }[]> {
+  async listen(): Promise<BoundPortal[]> {
+    const { portals, inheritedFds = [], log } = this.#options;
     try {
-      for (const portal of this.#options.portals) await this.#listen(portal);
+      for (const fd of inheritedFds) {
+        const inherited = await this.#open({ fd });
+        const { host, boundPort } = inherited.portal;
+        const portal = portals.find((one) => one.host === host && one.port === boundPort);
+        if (portal === undefined) {
+          log.warn({ fd, host, port: boundPort }, 'no portal has the address of this inherited socket');
+          this.#listeners = this.#listeners.filter((one) => one !== inherited);
+          stop([inherited]);
+        } else Object.assign(inherited.portal, portal);
+      }
+      const isBound = (portal: PortalOptions): boolean =>
+        this.#listeners.some((one) => isAt(one.portal, portal));
+      for (const portal of portals)
+        if (inheritedFds.length === 0 || !isBound(portal)) await this.#open({ portal });
     } catch (error) {
-      await this.#stopListening();
+      this.#stopListening();
       throw error;
     }
     this.#housekeeping = setInterval(() => this.#houseKeep(), HOUSEKEEPING_MS);
     this.#housekeeping.unref();
-    return this.#portals.map(({ host, boundPort, portalGroupTag }) => ({
+    return this.#bound();
+  }
+
+  async setPortals(next: readonly PortalOptions[]): Promise<BoundPortal[]> {
+    const before = [...this.#listeners];
+    const kept = before.filter(({ portal }) => next.some((one) => isAt(one, portal)));
+    const opened: Listener[] = [];
+    try {
+      for (const portal of next)
+        if (!kept.some((one) => isAt(one.portal, portal))) opened.push(await this.#open({ portal }));
+    } catch (error) {
+      this.#listeners = before;
+      stop(opened);
+      throw error;
+    }
+    for (const { portal } of kept) {
+      const now = next.find((one) => isAt(one, portal));
+      delete portal.advertise;
+      Object.assign(portal, now);
+    }
+    this.#listeners = [...kept, ...opened];
+    stop(before.filter((listener) => !kept.includes(listener)));
+    return this.#bound();
+  }
+
+  #bound(): BoundPortal[] {
+    return this.#listeners.map(({ portal: { host, boundPort, portalGroupTag } }) => ({
       host,
       port: boundPort,
       portalGroupTag,
     }));
   }
 
-  #listen(portal: PortalOptions): Promise<void> {
-    const listening: ListeningPortal = { ...portal, boundPort: portal.port };
+  /** Listens at a portal's address, or on a socket that does already. */
+  #open({ portal, fd }: { portal?: PortalOptions; fd?: number }): Promise<Listener> {
+    const listening: ListeningPortal = {
+      host: '',
+      port: 0,
+      portalGroupTag: 1,
+      ...portal,
+      boundPort: portal?.port ?? 0,
+    };
     const server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket, listening));
-    this.#servers.push(server);
+    const { host, port } = listening;
     return new Promise((resolve, reject) => {
       server.once('error', (error) =>
-        reject(Object.assign(error, { portal: `${portal.host}:${portal.port}` })),
+        reject(
+          Object.assign(error, { portal: fd === undefined ? `${host}:${port}` : `of descriptor ${fd}` }),
+        ),
       );
-      server.listen({ host: portal.host, port: portal.port, backlog: 511 }, () => {
+      server.listen(fd === undefined ? { host, port, backlog: 511 } : { fd }, () => {
         server.removeAllListeners('error');
         server.on('error', (error) =>
           this.#options.log.error({ err: error }, 'accepting connections failed'),
         );
         const address = server.address();
-        if (address !== null && typeof address === 'object') listening.boundPort = address.port;
-        this.#portals.push(listening);
-        resolve();
+        if (address !== null && typeof address === 'object') {
+          listening.boundPort = address.port;
+          if (fd !== undefined) listening.host = address.address;
+        }
+        const listener = { server, portal: listening };
+        this.#listeners.push(listener);
+        resolve(listener);
       });
     });
   }
@@ -90,6 +151,7 @@ export class IscsiServer implements IscsiService {
       halfOpen.length >= limits.halfOpenMax ||
       fromThere.length >= limits.halfOpenPerAddressMax
     ) {
+      this.counters.connectionsRefused++;
       log.warn(
         { address, connections: this.#connections.size, halfOpen: halfOpen.length },
         'connection refused: limit reached',
@@ -100,6 +162,7 @@ export class IscsiServer implements IscsiService {
     attachSocket(socket, (wire) => {
       const connection = new Connection(wire, this.#connectionServices(portal));
       this.#connections.add(connection);
+      this.counters.connectionsAccepted++;
       log.debug({ address: wire.remoteAddress, port: wire.remotePort }, 'connection accepted');
       return connection;
     });
@@ -110,6 +173,7 @@ export class IscsiServer implements IscsiService {
     return {
       limits,
       log,
+      counters: this.counters,
       portalGroupTag: portal.portalGroupTag,
       login: (connection) => this.#loginServices(connection, portal),
       sendTargets: (connection, value) =>
@@ -119,7 +183,7 @@ export class IscsiServer implements IscsiService {
           ownTarget: connection.session?.target.name,
           localAddress: connection.wire.localAddress,
           targets: [...this.#targets.values()],
-          portals: this.#portals,
+          portals: this.#listeners.map((listener) => listener.portal),
         }),
       active: () => this.#spin.active(),
       closed: (connection) => {
@@ -176,6 +240,7 @@ export class IscsiServer implements IscsiService {
       negotiation: login.negotiation,
     });
     if (session === undefined) return { status, tsih: 0 };
+    this.counters.logins++;
     connection.join(session);
     return { status, tsih: session.tsih };
   }
@@ -200,6 +265,10 @@ export class IscsiServer implements IscsiService {
   }
 
   // ---- IscsiService
+
+  get connections(): number {
+    return this.#connections.size;
+  }
 
   get failedLogins(): number {
     return this.#failedLogins.total;
@@ -248,28 +317,27 @@ export class IscsiServer implements IscsiService {
 
   async close(graceMs: number): Promise<void> {
     clearInterval(this.#housekeeping);
-    const stopped = this.#stopListening();
+    this.#stopListening();
     for (const connection of this.#connections) connection.requestLogout(Math.ceil(graceMs / 1000));
     const deadline = performance.now() + graceMs;
     while (this.#connections.size > 0 && performance.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, Math.min(20, graceMs)));
     for (const connection of this.#connections) connection.drop('the target is shutting down');
-    await stopped;
     const gone = performance.now() + CLOSE_WAIT_MS;
     while (this.#connections.size > 0 && performance.now() < gone)
       await new Promise((resolve) => setTimeout(resolve, 5));
   }
 
-  async #stopListening(): Promise<void> {
-    const servers = this.#servers.splice(0);
-    this.#portals.length = 0;
-    await Promise.all(
-      servers.map(
-        (server) =>
-          new Promise<void>((resolve) => (server.listening ? server.close(() => resolve()) : resolve())),
-      ),
-    );
+  #stopListening(): void {
+    stop(this.#listeners.splice(0));
   }
 }
+
+/** The address is free at once; the connections that came by it go on. */
+function stop(listeners: readonly Listener[]): void {
+  for (const { server } of listeners) if (server.listening) server.close();
+}
+
+const isAt = (a: PortalOptions, b: PortalOptions): boolean => a.host === b.host && a.port === b.port;
 
 const CLOSE_WAIT_MS = 3000;

@@ -115,6 +115,7 @@ export class Sessions {
       {
         target: session.target.name,
         initiator: session.identity.initiatorName,
+        address: session.nexus.address,
         session: session.tsih,
         how,
         why,

@@ -3,6 +3,7 @@
  * learns of it.
  */
 import type { MediumDone } from './medium.js';
+import { measure } from './latency.js';
 import { MEDIUM } from './medium.js';
 import { SENSE, STATUS, senseData } from './sense.js';
 import type { SenseDetail } from './sense.js';
@@ -10,6 +11,7 @@ import type { Task } from './task.js';
 import { PHASE, pathOf } from './unit.js';
 
 function end(task: Task, status: number, sense?: Buffer): void {
+  measure(task);
   const tasks = task.phase === PHASE.TRACKED ? pathOf(task).unit.tasks : undefined;
   task.phase = PHASE.ENDED;
   tasks?.remove(task);
@@ -55,6 +57,7 @@ export function answer(task: Task, data: Buffer, allocationBytes: number): void 
     good(task);
     return;
   }
+  measure(task);
   const tasks = task.phase === PHASE.TRACKED ? pathOf(task).unit.tasks : undefined;
   task.phase = PHASE.ENDED;
   tasks?.remove(task);
@@ -64,6 +67,7 @@ export function answer(task: Task, data: Buffer, allocationBytes: number): void 
 
 /** Ends a task whose Data-In segments are filled. */
 export function sendSegments(task: Task): void {
+  measure(task);
   const tasks = task.phase === PHASE.TRACKED ? pathOf(task).unit.tasks : undefined;
   task.phase = PHASE.ENDED;
   tasks?.remove(task);
@@ -78,6 +82,7 @@ export function finish(task: Task, result: number, lba?: number): void {
     return;
   }
   const { unit } = pathOf(task);
+  if (result === MEDIUM.READ_ERROR || result === MEDIUM.FAILED) tellError(task, lba);
   const at: SenseDetail | undefined = lba === undefined ? undefined : { information: lba };
   switch (result) {
     case MEDIUM.READ_ERROR:
@@ -94,6 +99,14 @@ export function finish(task: Task, result: number, lba?: number): void {
       unit.statistics.writeErrors++;
       fail(task, SENSE.LOGICAL_UNIT_FAILURE, at);
   }
+}
+
+function tellError(task: Task, lba: number | undefined): void {
+  const { unit, nexus } = pathOf(task);
+  unit.services.log.error(
+    { unit: unit.kind, lba, initiator: nexus.initiatorName, address: nexus.address },
+    'the device failed a command',
+  );
 }
 
 /**

@@ -9,6 +9,7 @@ import { Sanitize } from './commands/sanitize.js';
 import { Tokens } from './commands/token-store.js';
 import { Holds } from './holds.js';
 import { identify } from './identity.js';
+import type { Latencies } from './latency.js';
 import type { ChangeMap, Medium, StateStore } from './medium.js';
 import { MediumNotices } from './medium-notices.js';
 import { ModePages } from './mode-pages.js';
@@ -241,6 +242,18 @@ export class ScsiTarget implements ScsiPort {
   masterInUse(): NexusName[] {
     const since = Date.now() - LATELY_MS;
     return names(this.master, (path) => path.lastUseMs > since);
+  }
+
+  /** How long commands took, and how many are under way or wait. */
+  performance(): Record<'master' | 'slave', { queueDepth: number; latencies: Latencies }> {
+    const of = ({ tasks, latencies }: LogicalUnit) => ({ queueDepth: tasks.depth, latencies });
+    return { master: of(this.master), slave: of(this.slave) };
+  }
+
+  /** Commands that take this long, in milliseconds, are told in the log; Infinity: none. */
+  set slowMs(slowMs: number) {
+    this.master.slowMs = slowMs;
+    this.slave.slowMs = slowMs;
   }
 
   statistics(): { master: Readonly<UnitStatistics>; slave: Readonly<UnitStatistics> } {

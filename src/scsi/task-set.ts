@@ -37,6 +37,11 @@ export class TaskSet {
     yield* this.waiting;
   }
 
+  /** Tasks that have started or wait. */
+  get depth(): number {
+    return this.running.size + this.waiting.length;
+  }
+
   has(task: Task): boolean {
     return this.running.has(task) || this.waiting.includes(task);
   }

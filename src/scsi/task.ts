@@ -61,6 +61,8 @@ export abstract class Task {
   expectedDataOut = 0;
   /** Bytes that the initiator has room for (its EDTL for a read); 0 if it takes none. */
   expectedDataIn = 0;
+  /** When the command arrived, by performance.now(); 0 if the transport does not tell. */
+  arrivedMs = 0;
   /** Set by `discard`: nothing more of this task reaches the initiator. The SCSI layer still ends it once. */
   aborted = false;
 

@@ -7,6 +7,7 @@ import type { CommandSet } from './command.js';
 import type { Holds } from './holds.js';
 import type { ChangeMap, Medium, StateStore } from './medium.js';
 import type { Identity } from './identity.js';
+import { Latencies } from './latency.js';
 import type { ModePages } from './mode-pages.js';
 import type { Nexus } from './nexus.js';
 import type { TargetPorts } from './target-ports.js';
@@ -125,6 +126,9 @@ export class LogicalUnit {
   readonly atomics: AtomicLog;
   readonly census: ProvisioningCensus;
   readonly statistics = emptyStatistics();
+  readonly latencies = new Latencies();
+  /** Commands that take this long, in ms, are told in the log. */
+  slowMs = Infinity;
   /** What LOG SELECT has cleared off the log pages. */
   readonly countedBefore = emptyStatistics();
 

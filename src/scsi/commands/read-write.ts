@@ -3,6 +3,7 @@
  * medium can be read and written at once.
  */
 import { MEDIUM } from '../medium.js';
+import { measure } from '../latency.js';
 import type { MediumResult } from '../medium.js';
 import { finish, good, pending, sendSegments, status } from '../respond.js';
 import { STATUS } from '../sense.js';
@@ -66,6 +67,7 @@ function readNow(task: Task, path: Path): void {
     if (left === 0) break;
     task.commitDataIn(false);
   }
+  measure(task);
   const tasks = task.phase === PHASE.TRACKED ? unit.tasks : undefined;
   task.phase = PHASE.ENDED;
   tasks?.remove(task);
