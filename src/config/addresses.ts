@@ -6,12 +6,15 @@ import ipaddr from 'ipaddr.js';
 export const ISCSI_PORT = 3260;
 
 /** HOST, HOST:PORT or [IPv6]:PORT; undefined if it is none of them. The host is not looked at. */
-export function parseHostPort(text: string): { host: string; port: number } | undefined {
+export function parseHostPort(
+  text: string,
+  defaultPort = ISCSI_PORT,
+): { host: string; port: number } | undefined {
   const match = /^(?:\[([^\]]+)\]|([^:[\]\s]+))(?::(\d{1,5}))?$/.exec(text);
-  if (match === null) return isIP(text) === 6 ? { host: text, port: ISCSI_PORT } : undefined;
+  if (match === null) return isIP(text) === 6 ? { host: text, port: defaultPort } : undefined;
   const [, bracketed, plain, digits] = match as (string | undefined)[];
   const host = bracketed ?? plain;
-  const port = digits === undefined ? ISCSI_PORT : Number(digits);
+  const port = digits === undefined ? defaultPort : Number(digits);
   if (host === undefined || port > 65535 || (bracketed !== undefined && isIP(bracketed) !== 6))
     return undefined;
   return { host, port };

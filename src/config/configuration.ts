@@ -51,6 +51,10 @@ export interface Configuration {
   /** Absolute path of the unix socket. */
   controlSocket: string;
   logLevel: LogLevel;
+  /** Where to answer for monitoring, by HTTP; undefined: nowhere. */
+  metrics?: { host: string; port: number };
+  /** Commands that take this long are logged; 0: none. */
+  slowIoMs: number;
   shutdownGraceMs: number;
   limits: IscsiLimits;
 }

@@ -49,6 +49,8 @@ export interface RawConfiguration {
   discovery?: { authentication?: RawAuthentication };
   controlSocket?: string;
   logLevel?: LogLevel;
+  metrics?: { listen?: string };
+  slowIoMs?: number;
   shutdownGraceMs?: number;
   limits?: Partial<IscsiLimits>;
 }

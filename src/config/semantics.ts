@@ -17,6 +17,9 @@ import { readSecret } from './secrets.js';
 export const DEFAULT_ALGORITHMS: readonly ChapAlgorithm[] = ['SHA3_256', 'SHA256', 'SHA1', 'MD5'];
 export const NO_AUTHENTICATION: AuthenticationOptions = { users: [], algorithms: DEFAULT_ALGORITHMS };
 export const DEFAULT_SHUTDOWN_GRACE_MS = 3000;
+export const DEFAULT_SLOW_IO_MS = 1000;
+const METRICS_PORT = 9170;
+const DEFAULT_METRICS = `127.0.0.1:${METRICS_PORT}`;
 
 /** Called for each mistake with the JSON pointer of the value that is wrong. */
 export type Complain = (path: string, message: string) => void;
@@ -48,6 +51,8 @@ export function build(raw: RawConfiguration, file: string, complain: Complain): 
     ),
     controlSocket: socket,
     logLevel: raw.logLevel ?? 'info',
+    ...(raw.metrics === undefined ? {} : { metrics: checks.metrics(raw.metrics.listen ?? DEFAULT_METRICS) }),
+    slowIoMs: raw.slowIoMs ?? DEFAULT_SLOW_IO_MS,
     shutdownGraceMs: raw.shutdownGraceMs ?? DEFAULT_SHUTDOWN_GRACE_MS,
     limits,
   };
@@ -85,6 +90,13 @@ class Checks {
       }
       return portal;
     });
+  }
+
+  metrics(listen: string): { host: string; port: number } {
+    const parsed = parseHostPort(listen, METRICS_PORT);
+    if (parsed !== undefined && isIP(parsed.host) !== 0) return parsed;
+    this.#complain('/metrics/listen', `"${listen}" is not IPv4:PORT or [IPv6]:PORT`);
+    return { host: '', port: 0 };
   }
 
   target(raw: RawTarget, path: string, portals: readonly PortalOptions[]): TargetConfiguration {

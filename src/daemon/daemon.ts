@@ -1,6 +1,10 @@
 /** The running daemon: the only place that joins configuration, engine, SCSI, iSCSI and control socket. */
+import { isDeepStrictEqual } from 'node:util';
+import { MetricsServer } from '../admin/metrics-server.js';
+import type { MetricsAddress } from '../admin/metrics-server.js';
 import { AdminServer } from '../admin/server.js';
 import type { Configuration, LogLevel } from '../config/configuration.js';
+import { emptyCounters } from '../iscsi/counters.js';
 import { IscsiServer } from '../iscsi/server.js';
 import type { IscsiService, SessionInfo } from '../iscsi/options.js';
 import { OperationalError } from '../operational-error.js';
@@ -9,6 +13,8 @@ import { answer } from './commands.js';
 import type { DaemonLog } from './log.js';
 import { openPartition } from './open-partition.js';
 import type { OpenPartition } from './partition-engine.js';
+import { Health } from './health.js';
+import { renderPrometheus } from './prometheus.js';
 import { explainListenError } from './listen-error.js';
 import { planReload } from './reload.js';
 import type { ReloadReport } from './reload.js';
@@ -32,6 +38,8 @@ export class Daemon {
   #configuration: Configuration;
   #service: IscsiService | undefined;
   #admin: AdminServer | undefined;
+  #metrics: MetricsServer | undefined;
+  readonly #health = new Health();
   #portals: PortalStatus[] = [];
   #closing: Promise<void> | undefined;
   #reloading: Promise<unknown> = Promise.resolve();
@@ -64,6 +72,8 @@ export class Daemon {
       (request) => answer(this, request),
       log,
     );
+    const { metrics } = configuration;
+    if (metrics !== undefined) this.#metrics = await this.#openMetrics(metrics);
     const service = new IscsiServer({
       portals: configuration.portals,
       ...this.#served(),
@@ -78,10 +88,24 @@ export class Daemon {
     this.#service = service;
   }
 
+  #openMetrics(address: MetricsAddress): Promise<MetricsServer> {
+    const source = { metrics: () => renderPrometheus(this.status()), fault: () => this.#fault() };
+    return MetricsServer.listen(address, source, this.#options.log);
+  }
+
+  #fault(): string | undefined {
+    const failed = this.targets.filter(({ partition }) => partition.status().failed !== undefined);
+    if (failed.length === 0) return undefined;
+    return `takes no more writes: ${failed.map(({ name }) => name).join(', ')}`;
+  }
+
   #open(target: Configuration['targets'][number]): Promise<ServedTarget> {
     const { log, openPartition: open = openPartition } = this.#options;
     const tags = [...new Set(this.#configuration.portals.map(({ portalGroupTag }) => portalGroupTag))];
-    return ServedTarget.open(target, tags, open, log);
+    return ServedTarget.open(target, tags, open, log).then((served) => {
+      served.slowIoMs = this.#configuration.slowIoMs;
+      return served;
+    });
   }
 
   #served() {
@@ -136,6 +160,13 @@ export class Daemon {
       logLevel: this.#options.log.level,
       portals: this.#portals.map(({ host, port, portalGroupTag }) => ({ host, port, portalGroupTag })),
       targets: this.targets.map((target) => target.status(sessions)),
+      metrics: this.#metrics?.address ?? null,
+      iscsi: {
+        ...(this.#service?.counters ?? emptyCounters()),
+        connections: this.#service?.connections ?? 0,
+        failedLogins: this.#service?.failedLogins ?? 0,
+      },
+      health: this.#health.status(),
       discoverySessions: sessions.filter(({ target }) => target === undefined).map(sessionStatus),
     };
   }
@@ -165,18 +196,38 @@ export class Daemon {
     const next = reread.load();
     const report = planReload(this.#configuration, next);
     const opened = await this.#openAll(next.targets.filter(({ name }) => report.added.includes(name)));
+    let metrics: MetricsServer | undefined;
+    try {
+      metrics = await this.#openNewMetrics(next.metrics);
+      this.#portals = (await this.#service?.setPortals(next.portals)) ?? this.#portals;
+    } catch (error) {
+      for (const target of opened) await target.close();
+      await metrics?.close();
+      throw explainListenError(error);
+    }
+    // From here on nothing can fail.
     const removed = report.removed.map((name) => this.target(name));
     for (const { name } of removed) this.#targets.delete(name);
     for (const target of opened) this.#targets.set(target.name, target);
     for (const target of next.targets) this.#targets.get(target.name)?.reconfigure(target);
     // What needs a restart stays as it is.
-    const { portals, controlSocket, limits } = this.#configuration;
-    this.#configuration = { ...next, portals, controlSocket, limits };
+    const { controlSocket, limits } = this.#configuration;
+    const before = this.#metrics;
+    if (report.settings.includes('metrics')) this.#metrics = metrics;
+    this.#configuration = { ...next, controlSocket, limits };
+    for (const target of this.#targets.values()) target.slowIoMs = next.slowIoMs;
     log.level = next.logLevel;
     this.#service?.update(this.#served());
     for (const target of removed) await target.close();
+    if (before !== this.#metrics) await before?.close();
     log.info({ ...report }, 'configuration reloaded');
     return report;
+  }
+
+  /** Undefined if the address is what it was, or there shall be none. */
+  async #openNewMetrics(address: MetricsAddress | undefined): Promise<MetricsServer | undefined> {
+    if (address === undefined || isDeepStrictEqual(address, this.#configuration.metrics)) return undefined;
+    return await this.#openMetrics(address);
   }
 
   /** Opens all or none. */
@@ -206,6 +257,8 @@ export class Daemon {
     await this.#reloading;
     for (const target of this.#targets.values()) await attempt(target.close());
     await attempt(this.#admin?.close());
+    await attempt(this.#metrics?.close());
+    this.#health.close();
     if (failures.length > 0) throw failures[0];
   }
 }

@@ -94,6 +94,11 @@ export class ServedTarget {
     this.#configuration = configuration;
   }
 
+  /** A command that takes this long is logged, in milliseconds; 0: none. */
+  set slowIoMs(slowIoMs: number) {
+    this.scsi.slowMs = slowIoMs === 0 ? Infinity : slowIoMs;
+  }
+
   iscsiOptions(): IscsiTargetOptions {
     const { name, alias, access, authentication } = this.#configuration;
     const options: IscsiTargetOptions = {
@@ -164,7 +169,9 @@ export class ServedTarget {
   grow(): Promise<object> {
     return this.#inTurn(async () => {
       const before = this.partition.master.capacityBytes;
-      const result = await this.partition.grow();
+      const result = await this.partition.grow().catch((error: unknown) => {
+        throw this.#noted('partition not grown', error, OPERATOR);
+      });
       const capacityBytes = this.partition.master.capacityBytes;
       if (capacityBytes !== before) {
         this.scsi.capacityChanged();

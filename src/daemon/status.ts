@@ -1,7 +1,10 @@
 /** What `cldd status --json` prints: stable names, times in ISO 8601, sizes in bytes. */
 import type { PortalOptions, SessionInfo } from '../iscsi/options.js';
+import type { IscsiCounters } from '../iscsi/counters.js';
 import type { TargetConfiguration } from '../config/configuration.js';
+import type { CommandClass, LatencyFigures } from '../scsi/latency.js';
 import type { ScsiTarget, UnitStatistics } from '../scsi/target.js';
+import type { HealthStatus } from './health.js';
 import type { PartitionEngine } from './partition-engine.js';
 
 export interface IoStatus {
@@ -10,6 +13,25 @@ export interface IoStatus {
   writeOps: number;
   writeBytes: number;
   flushes: number;
+}
+
+/** As IoStatus, with what went wrong. */
+export interface UnitStatus extends IoStatus {
+  readErrors: number;
+  writeErrors: number;
+}
+
+export interface UnitPerformance {
+  /** Commands under way or waiting. */
+  queueDepth: number;
+  /** Per class of command, by the buckets of LATENCY_BOUNDS_SECONDS. */
+  latencies: Record<CommandClass, LatencyFigures>;
+}
+
+export interface IscsiStatus extends IscsiCounters {
+  connections: number;
+  /** Of the refused logins, those with a wrong secret. */
+  failedLogins: number;
 }
 
 export interface SessionStatus {
@@ -44,7 +66,8 @@ export interface TargetStatus {
   sessions: SessionStatus[];
   /** Both units together, since the daemon's start. */
   io: IoStatus;
-  units: { master: IoStatus; slave: IoStatus };
+  units: { master: UnitStatus; slave: UnitStatus };
+  performance: { master: UnitPerformance; slave: UnitPerformance };
   engine: object;
 }
 
@@ -58,6 +81,10 @@ export interface DaemonStatus {
   portals: PortalStatus[];
   targets: TargetStatus[];
   discoverySessions: SessionStatus[];
+  /** The address of the HTTP port for monitoring. */
+  metrics: { host: string; port: number } | null;
+  iscsi: IscsiStatus;
+  health: HealthStatus;
 }
 
 export type PortalStatus = Pick<PortalOptions, 'host' | 'port' | 'portalGroupTag'>;
@@ -85,7 +112,8 @@ export function targetStatus(
 ): TargetStatus {
   const { capacityBytes, slave, failed, counters } = partition.status();
   const statistics = scsi.statistics();
-  const units = { master: io(statistics.master), slave: io(statistics.slave) };
+  const units = { master: unit(statistics.master), slave: unit(statistics.slave) };
+  const { master, slave: slavePerformance } = scsi.performance();
   return {
     name: configuration.name,
     alias: configuration.alias ?? null,
@@ -104,12 +132,21 @@ export function targetStatus(
     sessions: sessions.map(sessionStatus),
     io: sum(units.master, units.slave),
     units,
+    performance: { master: performanceOf(master), slave: performanceOf(slavePerformance) },
     engine: counters,
   };
 }
 
-function io({ readOps, readBytes, writeOps, writeBytes, flushes }: Readonly<UnitStatistics>): IoStatus {
-  return { readOps, readBytes, writeOps, writeBytes, flushes };
+function unit(statistics: Readonly<UnitStatistics>): UnitStatus {
+  const { readOps, readBytes, writeOps, writeBytes, flushes, readErrors, writeErrors } = statistics;
+  return { readOps, readBytes, writeOps, writeBytes, flushes, readErrors, writeErrors };
+}
+
+function performanceOf({
+  queueDepth,
+  latencies,
+}: ReturnType<ScsiTarget['performance']>['master']): UnitPerformance {
+  return { queueDepth, latencies: latencies.figures() };
 }
 
 function sum(a: IoStatus, b: IoStatus): IoStatus {

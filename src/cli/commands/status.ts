@@ -6,7 +6,7 @@ import type { DaemonOptions } from '../daemon-options.js';
 import { request, withDaemon } from '../daemon-options.js';
 import { examples } from '../examples.js';
 import { print, printJson } from '../output.js';
-import { renderPrometheus } from '../prometheus.js';
+import { renderPrometheus } from '../../daemon/prometheus.js';
 import { renderStatus } from '../render-status.js';
 import { parseSeconds } from '../size.js';
 
@@ -39,7 +39,7 @@ export function addStatus(program: Command): void {
 async function metrics(options: DaemonOptions): Promise<void> {
   const current = (await request(options, 'status')) as DaemonStatus;
   if (options.json) printJson(current);
-  else print(renderPrometheus(current));
+  else process.stdout.write(renderPrometheus(current));
 }
 
 async function status(target: string | undefined, options: StatusOptions): Promise<void> {
