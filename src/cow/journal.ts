@@ -169,7 +169,8 @@ export function forEachRecord(block: JournalBlock, apply: (unit: number, states:
   }
 }
 
-function decodeBlock(
+/** The block that these 4 KiB hold; undefined if it is not whole, of another partition, or not of this place. */
+export function decodeBlock(
   bytes: Buffer,
   uuid: Buffer,
   slot: number,
@@ -218,26 +219,15 @@ export function recoverableBlocks(
   found: ReadonlyMap<number, JournalBlock>,
   does: Steps = ALL_STEPS,
 ): { blocks: JournalBlock[]; nextLsn: number; tail: number } {
-  let last: JournalBlock | undefined;
-  for (const block of found.values()) {
-    if (block.lsn >= superblock.nextLsn && (last === undefined || block.lsn > last.lsn)) last = block;
-  }
-  let nextLsn = superblock.nextLsn;
-  let tail = superblock.tailLsn;
-  if (last !== undefined) {
-    const whole = isBatchWhole(last, found) || !does('open: ignore a batch that is not whole');
-    nextLsn = whole ? last.batchFirst + last.batchBlocks : last.batchFirst;
-    const newest = found.get(nextLsn - 1);
-    if (nextLsn > superblock.nextLsn && newest !== undefined) tail = newest.tail;
-  }
+  const { nextLsn, tail, needed } = recoverableRange(superblock, found, does);
   const blocks: JournalBlock[] = [];
-  for (let lsn = tail; lsn < nextLsn; lsn++) {
+  for (let lsn = tail; lsn < needed; lsn++) {
     const block = found.get(lsn);
     if (block === undefined) {
       throw new OperationalError(
         'DAMAGED',
-        `journal block ${lsn} of ${tail}..${nextLsn - 1} is unreadable in both copies; ` +
-          'restore the partition from a backup, or copy off what the slave and master still show',
+        `journal block ${lsn} of ${tail}..${needed - 1} is unreadable in both copies; ` +
+          'restore the partition from a backup',
       );
     }
     blocks.push(block);
@@ -245,9 +235,40 @@ export function recoverableBlocks(
   return { blocks, nextLsn, tail };
 }
 
-function isBatchWhole(member: JournalBlock, found: ReadonlyMap<number, JournalBlock>): boolean {
-  for (let lsn = member.batchFirst; lsn < member.batchFirst + member.batchBlocks; lsn++) {
-    if (found.get(lsn)?.batchFirst !== member.batchFirst) return false;
+/**
+ * Which blocks a recovery needs: those from `tail` to below `needed`. Normally that is `nextLsn`, where the last whole
+ * batch ends; it is more if a later batch was begun, which proves that all before it were durable.
+ *
+ * A batch that is not whole may leave blocks behind it that nothing has overwritten yet. They belong to a batch
+ * that began earlier than where they lie, so that they neither continue the chain nor prove anything.
+ */
+export function recoverableRange(
+  superblock: Superblock,
+  found: ReadonlyMap<number, JournalBlock>,
+  does: Steps = ALL_STEPS,
+): { nextLsn: number; tail: number; needed: number } {
+  let { nextLsn, tailLsn: tail } = superblock;
+  for (;;) {
+    const first = found.get(nextLsn);
+    if (first?.batchFirst !== nextLsn || first.batchBlocks === 0) break;
+    if (!isBatchWhole(first, found) && does('open: ignore a batch that is not whole')) break;
+    nextLsn += first.batchBlocks;
+    tail = first.tail;
+  }
+  let needed = nextLsn;
+  for (const block of found.values()) {
+    if (block.batchFirst > nextLsn) needed = Math.max(needed, block.batchFirst);
+  }
+  return { nextLsn, tail, needed };
+}
+
+/** The blocks of one batch say the same of it. */
+function isBatchWhole(first: JournalBlock, found: ReadonlyMap<number, JournalBlock>): boolean {
+  for (let lsn = first.lsn; lsn < first.lsn + first.batchBlocks; lsn++) {
+    const block = found.get(lsn);
+    if (block?.batchFirst !== first.lsn || block.batchBlocks !== first.batchBlocks) return false;
+    if (block.tail !== first.tail || block.epoch !== first.epoch) return false;
+    if (block.divergedBlocks !== first.divergedBlocks) return false;
   }
   return true;
 }

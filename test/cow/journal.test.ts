@@ -1,0 +1,77 @@
+/** What a batch that a power cut left in part does to later ones. */
+import t from 'tap';
+import { journalPosition } from '../../src/cow/check-journal.js';
+import { Engine } from '../../src/cow/engine.js';
+import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../src/cow/format.js';
+import { initStore } from '../../src/cow/init.js';
+import { MasterMedium } from '../../src/cow/mediums.js';
+import { RESULT } from '../../src/cow/results.js';
+import { MemoryStore } from './stores.js';
+
+const BLOCK_BYTES = 4096;
+
+async function write(engine: Engine, position: number, value: number): Promise<void> {
+  const buffer = Buffer.alloc(BLOCK_BYTES, value);
+  const result = await new Promise((resolve) =>
+    new MasterMedium(engine).writeAsync(position, buffer, 0, buffer.length, resolve),
+  );
+  if (result !== RESULT.OK) throw new Error(`a write ended with ${String(result)}`);
+}
+
+function shown(engine: Engine, position: number): number {
+  const buffer = Buffer.alloc(BLOCK_BYTES);
+  new MasterMedium(engine).read(position, buffer, 0, buffer.length);
+  return buffer[0];
+}
+
+/** The process is gone; another opens what it left. */
+function reopened(store: MemoryStore, engine: Engine): Promise<Engine> {
+  engine.core.failure = new Error('killed');
+  return Engine.open(store);
+}
+
+void t.test('What is left of a torn batch neither hides later commits nor comes back', async (t) => {
+  for (const commits of [1, 2]) {
+    const store = new MemoryStore(160 << 20);
+    store.recording = false;
+    await initStore(store);
+    let engine = await Engine.open(store);
+    const first = engine.committer.journal.nextLsn;
+    const units = 2 * JOURNAL_BLOCK_RECORDS + 10;
+    for (let unit = 0; unit < units; unit++) await write(engine, unit * UNIT_BYTES, 1);
+    await engine.committer.flushed();
+    t.equal(engine.committer.journal.nextLsn, first + 3, 'a batch of three blocks');
+    for (const copy of [0, 1]) {
+      const position = journalPosition(engine.core.superblock, first, copy);
+      store.apply(position, Buffer.alloc(JOURNAL_BLOCK_BYTES));
+    }
+    engine = await reopened(store, engine);
+    t.equal(shown(engine, (units - 1) * UNIT_BYTES), 0, 'the batch is ignored');
+    for (let commit = 0; commit < commits; commit++) {
+      await write(engine, commit * UNIT_BYTES, 2);
+      await engine.committer.flushed();
+    }
+    engine = await reopened(store, engine);
+    for (let commit = 0; commit < commits; commit++)
+      t.equal(shown(engine, commit * UNIT_BYTES), 2, `commit ${commit} of ${commits} is there`);
+    t.equal(shown(engine, (units - 1) * UNIT_BYTES), 0, 'what was ignored stays ignored');
+    engine.core.failure = new Error('killed');
+  }
+});
+
+void t.test('A block that a later batch proves to have been durable is missed', async (t) => {
+  const store = new MemoryStore(16 << 20);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  const first = engine.committer.journal.nextLsn;
+  for (let commit = 0; commit < 3; commit++) {
+    await write(engine, commit * UNIT_BYTES, 1);
+    await engine.committer.flushed();
+  }
+  for (const copy of [0, 1]) {
+    const position = journalPosition(engine.core.superblock, first + 1, copy);
+    store.apply(position, Buffer.alloc(JOURNAL_BLOCK_BYTES));
+  }
+  await t.rejects(reopened(store, engine), { code: 'DAMAGED', message: new RegExp(`block ${first + 1} of`) });
+});
