@@ -13,6 +13,12 @@ export const EXIT = {
   UNREACHABLE: 4,
   /** It is done, but something beside it went wrong; what, is on stderr. */
   WARNINGS: 5,
+  /** `check`: something was bad, and all of it was repaired. */
+  REPAIRED: 6,
+  /** `check`: something is bad, and --repair would mend all of it. */
+  REPAIRABLE: 7,
+  /** `check`: something is bad, and no whole copy of it is left. */
+  DAMAGED: 8,
 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
@@ -30,10 +36,21 @@ export class DoneWithWarnings extends OperationalError {
   }
 }
 
+/** A check found something. */
+export class CheckEnded extends OperationalError {
+  readonly exit: ExitCode;
+
+  constructor(message: string, exit: ExitCode) {
+    super('CHECK', message);
+    this.exit = exit;
+  }
+}
+
 const USAGE_CODES: ReadonlySet<string> = new Set(['USAGE', 'SIZE_NEEDED']);
 
 export function exitCodeOf(error: unknown): ExitCode {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.DONE : EXIT.USAGE;
+  if (error instanceof CheckEnded) return error.exit;
   if (error instanceof DoneWithWarnings) return EXIT.WARNINGS;
   if (error instanceof DaemonError) return error.refused ? EXIT.REFUSED : EXIT.FAILURE;
   if (isRefusal(error)) return EXIT.REFUSED;

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { packageVersion } from '../package-root.js';
 import { addBackup } from './commands/backup.js';
+import { addCheck } from './commands/check.js';
 import { addConfig } from './commands/config.js';
 import { addEngineCommands } from './commands/engine.js';
 import { addInit } from './commands/init.js';
@@ -17,7 +18,10 @@ Exit codes:
   2  wrong usage
   3  refused; the reason is on stderr
   4  the daemon can't be reached
-  5  done, but with warnings, which are on stderr`;
+  5  done, but with warnings, which are on stderr
+  6  check: damage found and repaired
+  7  check: damage found that --repair mends
+  8  check: damaged beyond repair`;
 
 export function createProgram(): Command {
   const program = new Command('cldd')
@@ -37,6 +41,7 @@ export function createProgram(): Command {
     addOperations,
     addEngineCommands,
     addBackup,
+    addCheck,
     addConfig,
   ])
     add(program);

@@ -217,7 +217,7 @@ export class Partition {
 }
 
 /** Hidden, beside the file, and the same whatever link led there. */
-function lockPath(path: string): string {
+export function lockPath(path: string): string {
   const real = realpathSync(path);
   return join(dirname(real), `.${basename(real)}.lock`);
 }

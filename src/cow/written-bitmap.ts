@@ -39,7 +39,8 @@ export function readBitmapTwin(
     : undefined;
 }
 
-function bitmapOffset(segment: PlacedSegment, index: number, twin: number): number {
+/** Where a block's twins lie. */
+export function bitmapOffset(segment: PlacedSegment, index: number, twin: number): number {
   return segment.bitmapOffset + (twin * segment.bitmapBlocks + index) * BITMAP_BLOCK_BYTES;
 }
 
