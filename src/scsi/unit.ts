@@ -131,6 +131,8 @@ export class LogicalUnit {
   slowMs = Infinity;
   /** What LOG SELECT has cleared off the log pages. */
   readonly countedBefore = emptyStatistics();
+  /** The same of the processing times, in seconds. */
+  timedBefore = { read: 0, write: 0 };
 
   constructor(
     parts: LogicalUnitParts,

@@ -220,10 +220,18 @@ void t.test(
     t.equal(statistics.readUInt32BE(8 + 4), 1, 'read commands');
     t.equal(statistics.readUInt32BE(8 + 16 + 4), 4, 'blocks received');
     t.equal(statistics.readUInt32BE(8 + 24 + 4), 3, 'blocks transmitted');
+    b.master.slow = true;
+    await b.run(nexus, 0, cdb10(0x28, 0, 3));
+    const timed = await sense(0x19);
+    const readMicroseconds = Number(timed.readBigUInt64BE(8 + 32));
+    t.ok(readMicroseconds > 0 && readMicroseconds < 60e6, 'READ COMMAND PROCESSING INTERVALS');
+    t.ok(Number(timed.readBigUInt64BE(8 + 40)) < 60e6, 'WRITE COMMAND PROCESSING INTERVALS');
+    t.equal(timed.toString('hex', timed.length - 8), '0000000600000001', 'of 1 × 10^-6 s');
     for (const page of (await sense(0)).subarray(4)) t.equal((await sense(page))[0] & 0x3f, page);
     t.equal((await sense(0x02, 6)).readUInt16BE(4), 6, 'PARAMETER POINTER');
     await b.run(nexus, 0, [0x4c, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
     t.equal((await sense(0x19)).readUInt32BE(8 + 4), 0);
-    t.equal(b.target.statistics().master.readOps, 1, "the operator's counters go on");
+    t.equal((await sense(0x19)).readBigUInt64BE(8 + 32), 0n);
+    t.equal(b.target.statistics().master.readOps, 2, "the operator's counters go on");
   },
 );

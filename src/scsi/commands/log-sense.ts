@@ -102,7 +102,10 @@ const PARAMETER_CODE_RESET = 0x02;
 
 /** Without a parameter list, PCR=1 sets all counters to zero; nothing else can be selected. */
 export function logSelect(task: Task, { unit }: Path): void {
-  if ((task.cdb[1] & PARAMETER_CODE_RESET) !== 0) Object.assign(unit.countedBefore, unit.statistics);
+  if ((task.cdb[1] & PARAMETER_CODE_RESET) !== 0) {
+    Object.assign(unit.countedBefore, unit.statistics);
+    unit.timedBefore = processingSeconds(unit);
+  }
   good(task);
 }
 
@@ -177,17 +180,36 @@ function backgroundScan(): Buffer {
   return parameter(0x0000, BINARY_LIST, value);
 }
 
-/** SPC-6 §7.3.11: commands and blocks moved, as counted. Times are not kept: idle time 0, intervals of length 0. */
+/** Seconds from arrival to answer of all READ and of all WRITE commands so far. */
+function processingSeconds({ latencies }: LogicalUnit): { read: number; write: number } {
+  const { read, write } = latencies.figures();
+  return { read: read.sumSeconds, write: write.sumSeconds };
+}
+
+/** The time interval of the page: 1 × 10^-6 s. */
+const INTERVAL = { integer: 1, negativeExponent: 6 } as const;
+
+function intervals(seconds: number): number {
+  return Math.max(0, Math.round(seconds * 10 ** INTERVAL.negativeExponent));
+}
+
+/** SPC-6 §7.3.11: commands, blocks and processing times, as counted. Idle and weighted times are not kept: 0. */
 function generalStatistics(unit: LogicalUnit): Buffer {
   const value = Buffer.alloc(64);
+  const seconds = processingSeconds(unit);
   putU64(value, 0, since(unit, 'readOps'));
   putU64(value, 8, since(unit, 'writeOps'));
   putU64(value, 16, Math.floor(since(unit, 'writeBytes') / BLOCK_BYTES));
   putU64(value, 24, Math.floor(since(unit, 'readBytes') / BLOCK_BYTES));
+  putU64(value, 32, intervals(seconds.read - unit.timedBefore.read));
+  putU64(value, 40, intervals(seconds.write - unit.timedBefore.write));
+  const interval = Buffer.alloc(8);
+  putU32(interval, 0, INTERVAL.negativeExponent);
+  putU32(interval, 4, INTERVAL.integer);
   return Buffer.concat([
     parameter(0x0001, BINARY_LIST, value),
     parameter(0x0002, BINARY_LIST, Buffer.alloc(8)),
-    parameter(0x0003, BINARY_LIST, Buffer.alloc(8)),
+    parameter(0x0003, BINARY_LIST, interval),
   ]);
 }
 
