@@ -25,7 +25,7 @@ const LIVE = [
 ] as const;
 const AT_START = ['controlSocket', 'limits'] as const;
 /** Of a target: told to initiators when they came, or kept by the SCSI layer. */
-const TARGET_AT_START = ['accessStates', 'physicalBlockBytes', 'writeSameToEnd', 'reportChanges'] as const;
+const TARGET_AT_START = ['accessStates', 'physicalBlockBytes', 'writeSameToEnd'] as const;
 
 /** @throws {OperationalError} PARTITION_CHANGED if a target shall move to another partition under its sessions. */
 export function planReload(now: Configuration, next: Configuration): ReloadReport {
