@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import t from 'tap';
 import type { ChangeMap } from '../../src/scsi/medium.js';
 import type { Nexus } from '../../src/scsi/nexus.js';
@@ -12,7 +13,7 @@ interface Status {
 }
 
 function decode(data: Buffer): Status {
-  t.equal(data.readUInt32BE(0), data.length - 4, 'PARAMETER DATA LENGTH');
+  assert.equal(data.readUInt32BE(0), data.length - 4, 'PARAMETER DATA LENGTH');
   const runs: Status['runs'] = [];
   for (let at = 8; at < data.length; at += 16)
     runs.push([Number(data.readBigUInt64BE(at)), data.readUInt32BE(at + 8), data[at + 12] & 0x0f]);

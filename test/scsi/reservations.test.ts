@@ -295,7 +295,7 @@ const SEPARATE = /^(PERSISTENT RESERVE OUT|RESERVE \(6\)|RELEASE \(6\)|START STO
 const IN_SPITE_OF_RESERVE = /^(INQUIRY|LOG SENSE|REPORT LUNS|REQUEST SENSE|READ CAPACITY)/;
 
 void t.test(
-  'Every command is let through or kept out as the standards’ tables of reservations say',
+  "Every command is let through or kept out as the standards' tables of reservations say",
   async (t) => {
     const cdbOf = ({ usageData, serviceAction }: (typeof COMMANDS)[number]): Buffer => {
       const cdb = Buffer.alloc(32);
