@@ -21,6 +21,8 @@ export interface RawRule {
   show?: ('master' | 'slave')[];
   luns?: { lun: number; unit: 'master' | 'slave'; readOnly?: boolean }[];
   readOnly?: boolean;
+  allowEject?: boolean;
+  allowLoad?: boolean;
 }
 
 export interface RawTarget {

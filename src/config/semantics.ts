@@ -193,11 +193,14 @@ class Checks {
 
   #luns(raw: RawRule, path: string): LunAccess[] {
     const readOnly = raw.readOnly ?? false;
+    const may: Pick<LunAccess, 'mayEject' | 'mayLoad'> = {};
+    if (raw.allowEject !== undefined) may.mayEject = raw.allowEject;
+    if (raw.allowLoad !== undefined) may.mayLoad = raw.allowLoad;
     if (raw.luns === undefined) {
       const show = raw.show ?? ['master', 'slave'];
       const both: LunAccess[] = [
         { lun: 0, unit: 'master', readOnly },
-        { lun: 1, unit: 'slave', readOnly: true },
+        { lun: 1, unit: 'slave', readOnly: true, ...may },
       ];
       return both.filter(({ unit }) => show.includes(unit));
     }
@@ -205,7 +208,8 @@ class Checks {
     const seen = new Map<string, string>();
     return raw.luns.map(({ lun, unit, readOnly: own }, index) => {
       this.#once(seen, String(lun), `${path}/luns/${index}/lun`, 'LUN');
-      return { lun, unit, readOnly: unit === 'slave' || (own ?? readOnly) };
+      if (unit === 'slave') return { lun, unit, readOnly: true, ...may };
+      return { lun, unit, readOnly: own ?? readOnly };
     });
   }
 

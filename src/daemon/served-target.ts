@@ -14,6 +14,7 @@ import { findMounted } from '../cow/quiet.js';
 import { MEDIUM } from '../scsi/medium.js';
 import type { ChangeMap, Medium } from '../scsi/medium.js';
 import type { Nexus } from '../scsi/nexus.js';
+import type { LunAccess } from '../scsi/port.js';
 import { ScsiTarget } from '../scsi/target.js';
 import type { ControlDone, NexusName } from '../scsi/target.js';
 import type { OpenPartition, PartitionEngine, PartitionStatus } from './partition-engine.js';
@@ -206,10 +207,10 @@ export class ServedTarget {
   }
 
   #load(nexus: Nexus, done: ControlDone): void {
-    if (!this.#configuration.allowLoad) {
+    if (!(slaveAccess(nexus)?.mayLoad ?? this.#configuration.allowLoad)) {
       done({
         code: 'not-allowed',
-        message: 'the configuration does not allow initiators to enable the slave (allowLoad)',
+        message: 'the configuration does not allow this initiator to enable the slave (allowLoad)',
       });
       return;
     }
@@ -217,10 +218,10 @@ export class ServedTarget {
   }
 
   #eject(nexus: Nexus, done: ControlDone): void {
-    if (!this.#configuration.allowEject) {
+    if (!(slaveAccess(nexus)?.mayEject ?? this.#configuration.allowEject)) {
       done({
         code: 'not-allowed',
-        message: 'the configuration does not allow initiators to disable the slave (allowEject)',
+        message: 'the configuration does not allow this initiator to disable the slave (allowEject)',
       });
       return;
     }
@@ -238,6 +239,11 @@ export class ServedTarget {
     this.#log[isRefusal(error) ? 'warn' : 'error']({ target: this.name, why, ...by }, what);
     return error;
   }
+}
+
+/** How the nexus sees the slave, by the access rule that let it in. */
+function slaveAccess({ luns }: Nexus): LunAccess | undefined {
+  return luns.find(({ unit }) => unit === 'slave');
 }
 
 function by(nexus: Nexus): By {

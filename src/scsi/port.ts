@@ -13,6 +13,9 @@ export interface LunAccess {
   unit: 'master' | 'slave';
   /** The initiator may not write, whatever the unit allows. */
   readOnly: boolean;
+  /** Whether it may end or begin a slave by START STOP UNIT; undefined: as the target's other initiators may. */
+  mayEject?: boolean;
+  mayLoad?: boolean;
 }
 
 /** Names and rights of a new I_T nexus. */
