@@ -4,6 +4,7 @@ import { packageVersion } from '../package-root.js';
 import { addBackup } from './commands/backup.js';
 import { addCheck } from './commands/check.js';
 import { addConfig } from './commands/config.js';
+import { addDump } from './commands/dump.js';
 import { addEngineCommands } from './commands/engine.js';
 import { addInit } from './commands/init.js';
 import { addOperations } from './commands/operations.js';
@@ -42,6 +43,7 @@ export function createProgram(): Command {
     addEngineCommands,
     addBackup,
     addCheck,
+    addDump,
     addConfig,
   ])
     add(program);

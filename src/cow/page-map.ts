@@ -163,7 +163,7 @@ export class PageMap {
       if (page === undefined) {
         throw new OperationalError(
           'DAMAGED_MAP',
-          `map page ${number} is unreadable in both twins; run 'cldd check' on the partition`,
+          `map page ${number} is unreadable in both twins; 'cldd check' tells which data that concerns`,
         );
       }
       page.dirty = true;

@@ -146,7 +146,7 @@ function readState(
   if (second !== undefined) return { image: second, staleTwin: 0 };
   throw new OperationalError(
     'DAMAGED',
-    "both twins of the state area are unreadable; 'cldd check --repair' can empty it (reservations are then lost)",
+    "both twins of the state area are unreadable; 'cldd check --repair --empty-state' makes it empty (reservations are then lost, data are not)",
   );
 }
 
