@@ -37,6 +37,7 @@ export interface Arguments {
   length?: number;
   session?: number;
   level?: string;
+  dryRun?: boolean;
 }
 
 /** Bytes of data in one answer to slave-read; a hole may be longer. */
@@ -69,7 +70,7 @@ export const COMMANDS = {
   rollback: { ...TARGET, ...FORCE },
   changes: { ...TARGET, since: { type: 'integer', minimum: 0 }, from: { type: 'integer', minimum: 0 } },
   grow: TARGET,
-  reload: {},
+  reload: { dryRun: { type: 'boolean' } },
   'log-level': { level: { enum: ['debug', 'info', 'warn', 'error', 'silent'] } },
 } as const;
 export type CommandName = keyof typeof COMMANDS;

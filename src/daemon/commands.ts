@@ -73,7 +73,7 @@ const COMMANDS: Record<CommandName, Execute> = {
     const served = daemon.target(target);
     return { target: served.name, ...(await served.grow()) };
   },
-  reload: (daemon) => daemon.reload(),
+  reload: (daemon, { dryRun }) => daemon.reload({ dryRun: dryRun === true }),
   'log-level': (daemon, { level }) => {
     if (level !== undefined) daemon.logLevel = level as LogLevel;
     return { level: daemon.logLevel };

@@ -179,14 +179,17 @@ export class Daemon {
     this.#options.log.level = level;
   }
 
-  /** Takes over what changed in the configuration file. Whatever is wrong with it, nothing changes. */
-  reload(): Promise<ReloadReport> {
-    const run = this.#reloading.then(() => this.#reload());
+  /**
+   * Takes over what changed in the configuration file, or only says what that is. Whatever is wrong with it, nothing
+   * changes.
+   */
+  reload({ dryRun = false } = {}): Promise<ReloadReport> {
+    const run = this.#reloading.then(() => this.#reload(dryRun));
     this.#reloading = run.catch(() => undefined);
     return run;
   }
 
-  async #reload(): Promise<ReloadReport> {
+  async #reload(dryRun: boolean): Promise<ReloadReport> {
     const { reread, log } = this.#options;
     if (reread === undefined)
       throw new OperationalError(
@@ -195,6 +198,7 @@ export class Daemon {
       );
     const next = reread.load();
     const report = planReload(this.#configuration, next);
+    if (dryRun) return report;
     const opened = await this.#openAll(next.targets.filter(({ name }) => report.added.includes(name)));
     let metrics: MetricsServer | undefined;
     try {

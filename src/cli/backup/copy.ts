@@ -1,11 +1,11 @@
 /** Copies the slave into a backup stream, from the beginning or from where an interrupted copy ended. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import type { Arguments, CommandName, SlaveExtent } from '../../admin/protocol.js';
 import type { ChangedRange } from '../../daemon/partition-engine.js';
 import { EXTENT_BYTES_MAX } from './format.js';
 import type { BackupHeader, FrameWriter } from './format.js';
+import { Pace } from './pace.js';
 import type { Progress } from './progress.js';
 
 const compress = promisify(gzip);
@@ -54,8 +54,7 @@ export async function changesSince(ask: Ask, target: string, since: number): Pro
 /** Copies `ranges` of the slave. Returns the image bytes that were not zeros. */
 export async function copySlave(ranges: readonly ChangedRange[], options: CopyOptions): Promise<number> {
   const { header, ask, writer, sink, progress, rate } = options;
-  const began = performance.now();
-  let readBytes = 0;
+  const pace = new Pace(rate);
   let dataBytes = 0;
   let zeros: ChangedRange | undefined;
   const flushZeros = async (): Promise<void> => {
@@ -82,10 +81,8 @@ export async function copySlave(ranges: readonly ChangedRange[], options: CopyOp
         dataBytes += data.length;
       }
       at += extent.length;
-      readBytes += data?.length ?? 0;
       progress.add(extent.length);
-      const earlyMs = rate === undefined ? 0 : (readBytes / rate) * 1000 - (performance.now() - began);
-      if (earlyMs > 1) await sleep(earlyMs);
+      await pace.keep(data?.length ?? 0);
     }
   }
   await flushZeros();

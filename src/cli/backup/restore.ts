@@ -15,7 +15,9 @@ import { RESULT } from '../../cow/results.js';
 import { readFrames } from './backup-file.js';
 import type { BackupFile } from './backup-file.js';
 import { dataOf } from './format.js';
+import { Pace } from './pace.js';
 import type { Progress } from './progress.js';
+import type { RestoreMark, RestorePoint } from './resume.js';
 
 const ZEROS = Buffer.alloc(1024 * 1024);
 /** A map page's worth: its pages are at hand together. */
@@ -25,7 +27,8 @@ const UNMAP_BYTES = 32 * 1024 * 1024;
 interface Destination {
   write(position: number, data: Buffer): Promise<void>;
   zero(position: number, length: number): Promise<void>;
-  /** Makes all durable and lets go. */
+  /** Makes all durable. */
+  sync(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -45,34 +48,73 @@ export async function kindOf(path: string, yes: boolean): Promise<DestinationKin
   return statSync(path).isBlockDevice() ? 'device' : 'image';
 }
 
-/** Applies the chain, the full backup first. Every frame is proved again as it is read. */
+/** Between two durable points of a restore. */
+const POINT_BYTES = 64 * 1024 * 1024;
+
+export interface RestoreOptions {
+  mark: RestoreMark;
+  /** Where an earlier run was interrupted. */
+  from: RestorePoint | undefined;
+  /** Bytes a second; undefined: as fast as it goes. */
+  rate: number | undefined;
+  progress: Progress;
+}
+
+/**
+ * Applies the chain, the full backup first. Every frame is proved again as it is read. To apply one twice does no harm,
+ * as long as those after it follow.
+ */
 export async function restore(
   chain: readonly BackupFile[],
   path: string,
   kind: DestinationKind,
-  progress: Progress,
+  { mark, from = { file: 0, frames: 0 }, rate, progress }: RestoreOptions,
 ): Promise<void> {
   const capacityBytes = chain.at(-1)?.header.capacityBytes ?? 0;
+  const resumes = from.file > 0 || from.frames > 0;
   const destination =
-    kind === 'partition' ? await openMaster(path, capacityBytes) : openRaw(path, kind, capacityBytes);
+    kind === 'partition'
+      ? await openMaster(path, capacityBytes)
+      : openRaw(path, kind, capacityBytes, resumes);
+  const pace = new Pace(rate);
+  let sinceBytes = 0;
   try {
-    for (const file of chain)
+    mark.write(from);
+    for (const [index, file] of chain.entries()) {
+      if (index < from.file) continue;
+      let frames = 0;
       for (const { frame } of readFrames(file.path)) {
+        frames++;
         if (frame.type === 'HEAD' || frame.type === 'DONE') continue;
+        if (index === from.file && frames <= from.frames) {
+          progress.skip(frame.length);
+          continue;
+        }
         if (frame.type === 'ZERO') await destination.zero(frame.position, frame.length);
-        else await destination.write(frame.position, dataOf(frame));
+        else {
+          await destination.write(frame.position, dataOf(frame));
+          sinceBytes += frame.length;
+          await pace.keep(frame.length);
+        }
         progress.add(frame.length);
+        if (sinceBytes < POINT_BYTES) continue;
+        await destination.sync();
+        mark.write({ file: index, frames });
+        sinceBytes = 0;
       }
+    }
+    await destination.sync();
   } finally {
     await destination.close();
     progress.end();
   }
+  mark.remove();
 }
 
-function openRaw(path: string, kind: DestinationKind, capacityBytes: number): Destination {
+function openRaw(path: string, kind: DestinationKind, capacityBytes: number, resumes: boolean): Destination {
   const fd = openSync(path, kind === 'device' ? 'r+' : existsSync(path) ? 'r+' : 'w+', 0o600);
   if (kind === 'image') {
-    ftruncateSync(fd, 0);
+    if (!resumes) ftruncateSync(fd, 0);
     ftruncateSync(fd, capacityBytes);
   } else if (readSync(fd, Buffer.alloc(512), 0, 512, capacityBytes - 512) !== 512) {
     closeSync(fd);
@@ -97,8 +139,11 @@ function openRaw(path: string, kind: DestinationKind, capacityBytes: number): De
       }
       return Promise.resolve();
     },
-    close: () => {
+    sync: () => {
       fsyncSync(fd);
+      return Promise.resolve();
+    },
+    close: () => {
       closeSync(fd);
       return Promise.resolve();
     },
@@ -144,10 +189,8 @@ async function openMaster(path: string, capacityBytes: number): Promise<Destinat
         at += run.lengthBytes;
       }
     },
-    close: async () => {
-      require(await new Promise((done) => master.flush(done)));
-      await partition.close();
-    },
+    sync: async () => require(await new Promise((done) => master.flush(done))),
+    close: () => partition.close(),
   };
 }
 

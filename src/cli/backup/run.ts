@@ -20,7 +20,7 @@ import { runHook, startGuard } from './hooks.js';
 import type { Release } from './hooks.js';
 import { interrupted, isFolder, openStream, placeOf, removeStale } from './place.js';
 import type { OpenStream, Place } from './place.js';
-import { Progress } from './progress.js';
+import { Progress, progressStyle } from './progress.js';
 
 export interface BackupOptions {
   to: string;
@@ -35,6 +35,7 @@ export interface BackupOptions {
   useEnabled?: boolean;
   dryRun?: boolean;
   quiet?: boolean;
+  json?: boolean;
 }
 
 export interface BackupReport {
@@ -134,7 +135,7 @@ async function locked(
       : (await changesSince(ask, name, header.base.generation)).ranges;
   if (!stream.complete) {
     const todo = bytesOf(ranges.map((range) => after(range, stream.from)));
-    const progress = new Progress(`copying ${name}`, todo, options.quiet === true);
+    const progress = new Progress(`copying ${name}`, todo, progressStyle(options));
     const { compress: gzip = false, rate } = options;
     await copySlave(ranges, { ...stream, ask, gzip, rate, progress });
     progress.end();

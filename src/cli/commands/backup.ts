@@ -1,11 +1,12 @@
 /** `cldd backup`, `verify`, `restore` and `prune`. */
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import type { Command } from 'commander';
 import { OperationalError } from '../../operational-error.js';
 import { chainOf, gather, listBackups, verifyBackup } from '../backup/backup-file.js';
 import type { BackupFile } from '../backup/backup-file.js';
-import { Progress } from '../backup/progress.js';
+import { Progress, progressStyle } from '../backup/progress.js';
 import { kindOf, restore } from '../backup/restore.js';
+import { RestoreMark } from '../backup/resume.js';
 import { runBackup } from '../backup/run.js';
 import type { BackupOptions, BackupReport } from '../backup/run.js';
 import type { DaemonOptions } from '../daemon-options.js';
@@ -66,7 +67,9 @@ export function addBackup(program: Command): void {
       'image file, block device, or partition made by `cldd init` and not served',
     )
     .option('--generation <number>', 'that one instead of the last', parseCount)
-    .option('--yes', 'overwrite what is there')
+    .option('--yes', 'overwrite what is there; not needed to go on with an interrupted restore')
+    .option('--restart', 'begin anew where an interrupted restore could go on')
+    .option('--rate <bytes>', 'write no more a second than this, such as 50M', parseSize)
     .option('--dry-run', 'prove the backups and say what would be done')
     .option('--json', 'print JSON')
     .option('-q, --quiet', 'print nothing unless it fails')
@@ -151,11 +154,13 @@ interface RestoreOptions extends Printing {
   to: string;
   generation?: number;
   yes?: boolean;
+  restart?: boolean;
+  rate?: number;
   dryRun?: boolean;
 }
 
 async function restoreFiles(paths: string[], options: RestoreOptions): Promise<void> {
-  const { to, generation, yes = false, dryRun = false, json, quiet } = options;
+  const { to, generation, yes = false, restart = false, rate, dryRun = false, json, quiet } = options;
   const files = some(gather(paths), paths);
   if (new Set(files.map(({ header }) => header.uuid)).size > 1)
     throw new UsageError('these are backups of several partitions: name the files of one');
@@ -166,19 +171,29 @@ async function restoreFiles(paths: string[], options: RestoreOptions): Promise<v
   if (last === undefined)
     throw new OperationalError('NO_SUCH_BACKUP', `there is no backup of generation ${generation} among them`);
   const chain = chainOf(last, files);
-  const kind = await kindOf(to, yes || dryRun);
+  const kind = await kindOf(to, true);
+  const mark = new RestoreMark(chain, to, kind);
+  const from = restart || !existsSync(to) ? undefined : mark.read();
+  if (from === undefined) await kindOf(to, yes || dryRun);
   // Nothing is overwritten before all of it is proved.
   const dataBytes = chain.reduce((sum, file) => sum + verifyBackup(file).dataBytes, 0);
   const { header } = last;
-  const report = { to, kind, generation: header.generation, files: chain.map(({ path }) => path), dataBytes };
+  const report = {
+    to,
+    kind,
+    generation: header.generation,
+    files: chain.map(({ path }) => path),
+    dataBytes,
+    resumed: from !== undefined,
+  };
   if (!dryRun) {
-    const total = header.capacityBytes;
-    await restore(chain, to, kind, new Progress(`restoring to ${to}`, total, quiet === true));
+    const progress = new Progress(`restoring to ${to}`, header.capacityBytes, progressStyle(options));
+    await restore(chain, to, kind, { mark, from, rate, progress });
   }
   if (json) printJson(report);
   else if (!quiet)
     print(
-      `${to}: ${dryRun ? 'would be ' : ''}restored as it was in generation ${header.generation} (${header.createdAt}), from ${chain.length} backup${chain.length === 1 ? '' : 's'}, ${bytes(header.capacityBytes)}`,
+      `${to}: ${dryRun ? 'would be ' : ''}restored${from === undefined ? '' : ', resumed,'} as it was in generation ${header.generation} (${header.createdAt}), from ${chain.length} backup${chain.length === 1 ? '' : 's'}, ${bytes(header.capacityBytes)}`,
     );
 }
 

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { Arguments } from '../../admin/protocol.js';
 import type { ChangedRange } from '../../daemon/partition-engine.js';
+import type { DaemonStatus } from '../../daemon/status.js';
 import { OperationalError } from '../../operational-error.js';
 import type { DaemonOptions } from '../daemon-options.js';
 import { request, withDaemon } from '../daemon-options.js';
@@ -25,6 +26,7 @@ export function addEngineCommands(program: Command): void {
   withDaemon(program.command('rollback [target]'))
     .description("Make the master the slave's image again. What was written since the enable is lost.")
     .option('--yes', 'really do it')
+    .option('--dry-run', 'say how much would be lost, and who uses the master')
     .option('--force', 'even while an initiator uses the master')
     .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText('after', examples('cldd rollback iqn.2026-01.com.example:files --yes'))
@@ -51,8 +53,12 @@ const named = (target: string | undefined): Arguments => (target === undefined ?
 
 async function rollback(
   target: string | undefined,
-  options: DaemonOptions & { yes?: boolean; force?: boolean },
+  options: DaemonOptions & { yes?: boolean; force?: boolean; dryRun?: boolean },
 ): Promise<void> {
+  if (options.dryRun === true) {
+    await planRollback(target, options);
+    return;
+  }
   if (options.yes !== true) {
     throw new OperationalError(
       'NEEDS_YES',
@@ -63,6 +69,28 @@ async function rollback(
   const { target: name, generation } = answer as { target: string; generation: number };
   if (options.json) printJson(answer);
   else if (!options.quiet) print(`${name}: the master is the slave of generation ${generation} again`);
+}
+
+async function planRollback(target: string | undefined, options: DaemonOptions): Promise<void> {
+  const { targets } = (await request(options, 'status', named(target))) as DaemonStatus;
+  const [{ name, slave, sessions }, ...others] = targets;
+  if (others.length > 0)
+    throw new OperationalError(
+      'TARGET_AMBIGUOUS',
+      `say which target: ${targets.map((one) => one.name).join(', ')}`,
+    );
+  if (!slave.enabled)
+    throw new OperationalError(
+      'NOT_ENABLED',
+      `the slave of ${name} is not enabled: there is nothing to go back to`,
+    );
+  const { generation, divergedBytes } = slave;
+  const initiators = sessions.map(({ initiator }) => initiator);
+  if (options.json) printJson({ target: name, generation, divergedBytes, initiators });
+  else if (!options.quiet)
+    print(
+      `${name}: would become the slave of generation ${generation} again; ${bytes(divergedBytes)} of changes would be lost; logged in: ${initiators.join(', ') || 'nobody'}`,
+    );
 }
 
 async function changes(

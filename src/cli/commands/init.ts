@@ -11,6 +11,7 @@ interface InitOptions {
   size?: number;
   yes?: boolean;
   thin?: boolean;
+  dryRun?: boolean;
   json?: boolean;
   quiet?: boolean;
 }
@@ -28,6 +29,7 @@ export function addInit(program: Command): void {
     )
     .option('--yes', 'erase what it holds')
     .option('--thin', 'let the file be larger than the room that its file system has now')
+    .option('--dry-run', 'say what is there and whether it would be erased')
     .option('--json', 'print JSON')
     .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText('after', examples('cldd init /dev/sdb1', 'cldd init /srv/files.cldd --size 100G'))
@@ -36,12 +38,18 @@ export function addInit(program: Command): void {
 
 async function init(
   path: string,
-  { size, yes = false, thin = false, json, quiet }: InitOptions,
+  { size, yes = false, thin = false, dryRun = false, json, quiet }: InitOptions,
 ): Promise<void> {
   if (size === undefined && !existsSync(path))
     throw new UsageError(
       `${path} does not exist: check the path, or give --size to create a file of that size`,
     );
+  if (dryRun) {
+    const holds = existsSync(path) ? ((await Partition.probe(path)) ?? null) : null;
+    if (json) printJson({ partition: path, exists: existsSync(path), holds, sizeBytes: size ?? null });
+    else if (!quiet) print(plan(path, holds, yes));
+    return;
+  }
   const result = await Partition.init(path, {
     overwrite: yes,
     thin,
@@ -55,4 +63,10 @@ async function init(
     );
     print(`Serve it with: cldd serve --partition ${path}`);
   }
+}
+
+function plan(path: string, holds: string | null, yes: boolean): string {
+  if (!existsSync(path)) return `${path}: would be made`;
+  if (holds === null) return `${path}: holds nothing known; would become a partition`;
+  return `${path}: holds ${holds}, which would be ${yes ? 'erased' : 'refused without --yes'}`;
 }

@@ -34,15 +34,22 @@ export function addOperations(program: Command): void {
     .description(
       'End a session; its initiator will probably log in again, unless the access rules forbid it.',
     )
+    .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText('after', examples('cldd session kill 3'))
     .action(killSession);
   withDaemon(program.command('reload'))
     .description("Take over what changed in the daemon's configuration file, without a restart.")
-    .addHelpText('after', examples('cldd config check /etc/cldd/cldd.yaml && cldd reload'))
+    .option('--dry-run', 'only say what would change')
+    .option('-q, --quiet', 'print nothing unless it fails')
+    .addHelpText(
+      'after',
+      examples('cldd reload --dry-run', 'cldd config check /etc/cldd/cldd.yaml && cldd reload'),
+    )
     .action(reload);
   withDaemon(program.command('log-level'))
     .addArgument(new Argument('[level]', 'the new level').choices(LOG_LEVELS))
     .description('Show or change the least important messages that the daemon logs.')
+    .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText('after', examples('cldd log-level', 'cldd log-level debug'))
     .action(logLevel);
 }
@@ -77,15 +84,17 @@ async function sessions(target: string | undefined, options: DaemonOptions): Pro
 async function killSession(session: number, options: DaemonOptions): Promise<void> {
   const answer = await request(options, 'session-kill', { session });
   if (options.json) printJson(answer);
-  else print(`session ${session} ended`);
+  else if (!options.quiet) print(`session ${session} ended`);
 }
 
-async function reload(options: DaemonOptions): Promise<void> {
-  const report = (await request(options, 'reload')) as ReloadReport;
+async function reload(options: DaemonOptions & { dryRun?: boolean }): Promise<void> {
+  const { dryRun = false } = options;
+  const report = (await request(options, 'reload', { dryRun })) as ReloadReport;
   if (options.json) {
     printJson(report);
     return;
   }
+  if (options.quiet) return;
   const entries = [
     ['added', report.added],
     ['removed', report.removed],
@@ -104,5 +113,5 @@ async function logLevel(level: string | undefined, options: DaemonOptions): Prom
     level: string;
   };
   if (options.json) printJson(answer);
-  else print(answer.level);
+  else if (!options.quiet) print(answer.level);
 }

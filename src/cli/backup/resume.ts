@@ -1,0 +1,81 @@
+/**
+ * How far a restore has come, in a file that outlives its process: a restore that was cut off goes on from the last
+ * durable point instead of the beginning. The file is removed when the restore is done.
+ */
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { parse } from '@hapi/bourne';
+import type { BackupFile } from './backup-file.js';
+import type { DestinationKind } from './restore.js';
+
+export interface RestorePoint {
+  /** Index of the backup in its chain. */
+  file: number;
+  /** Frames of it that are applied and durable. */
+  frames: number;
+}
+
+export class RestoreMark {
+  readonly path: string;
+  readonly #names: string;
+
+  /** An image has its mark beside it; a device, in the folder of the backup. */
+  constructor(chain: readonly BackupFile[], to: string, kind: DestinationKind) {
+    const last = chain.at(-1)?.path ?? '';
+    const digest = createHash('sha256').update(realPath(to)).digest('hex').slice(0, 12);
+    this.path = kind === 'image' ? `${to}.restoring` : join(dirname(resolve(last)), `.restoring-${digest}`);
+    this.#names = JSON.stringify([kind, realPath(to), chain.map(({ header }) => header.id)]);
+  }
+
+  /** Where a restore of the same chain to the same place was interrupted; undefined if none was. */
+  read(): RestorePoint | undefined {
+    try {
+      const { names, file, frames } = parse(readFileSync(this.path, 'utf8')) as Record<string, unknown>;
+      if (names !== this.#names || !isCount(file) || !isCount(frames)) return undefined;
+      return { file, frames };
+    } catch (error) {
+      // No mark, or a damaged one: the restore begins anew.
+      if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT')
+        return undefined;
+      throw error;
+    }
+  }
+
+  /** Call when everything before the point is durable. */
+  write({ file, frames }: RestorePoint): void {
+    const made = `${this.path}.new`;
+    const fd = openSync(made, 'w', 0o600);
+    try {
+      writeSync(fd, `${JSON.stringify({ names: this.#names, file, frames })}\n`);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(made, this.path);
+  }
+
+  remove(): void {
+    rmSync(this.path, { force: true });
+  }
+}
+
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return resolve(path);
+    throw error;
+  }
+}
