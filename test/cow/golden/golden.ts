@@ -127,6 +127,7 @@ export async function live(): Promise<Golden> {
   const life = new Life(engine);
   const { committer } = engine;
   await life.write(0, 40);
+  await life.write(200, 204);
   await committer.flushed();
   await life.enable();
   await life.write(0, 10);
@@ -136,6 +137,8 @@ export async function live(): Promise<Golden> {
   await engine.disable();
   await life.write(5, 7);
   await life.write(100, 102);
+  // In place, in a unit that has not changed in this generation: the activity log lists it.
+  await life.write(200, 202);
   await life.enable();
   await life.write(3, 9);
   await life.unmap(30, 31);
