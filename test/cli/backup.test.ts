@@ -242,12 +242,14 @@ void tap.test(
     await ask('slave', 'enable');
     const { code, stdout } = await ask('metrics');
     t.equal(code, EXIT.DONE);
-    const typed = new Set([...stdout.matchAll(/^# TYPE (\S+) (?:gauge|counter)$/gm)].map(([, name]) => name));
+    const typed = new Set(
+      [...stdout.matchAll(/^# TYPE (\S+) (?:gauge|counter|histogram)$/gm)].map(([, name]) => name),
+    );
     const samples = stdout.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
     for (const line of samples) {
       const [, name] =
-        /^([a-z_]+)(?:\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})? \d+(?:\.\d+)?$/.exec(line) ?? [];
-      t.ok(name !== undefined && typed.has(name), line);
+        /^([a-z_]+)(?:\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})? \d+(?:\.\d+)?(?:e[+-]\d+)?$/.exec(line) ?? [];
+      t.ok(typed.has(name) || typed.has(name?.replace(/_(bucket|sum|count)$/, '')), line);
     }
     t.match(stdout, /^cldd_slave_enabled\{target="[^"]+"\} 1$/m);
     t.match(stdout, /^cldd_write_bytes_total\{target="[^"]+",unit="master"\} 65536$/m);
