@@ -26,8 +26,9 @@ let violations = 0;
 let seed = first;
 let reportAt = Date.now() + REPORT_MS;
 while (cuts < wanted) {
-  // Every third seed turns more than it writes.
-  const report = await simulate({ seed, cuts: CUTS_PER_SEED, transitions: seed % 3 === 0 ? 60 : 0 });
+  // Every third seed turns more than it writes, every fifth has commits of several journal blocks.
+  const transitions = seed % 3 === 0 ? 60 : 0;
+  const report = await simulate({ seed, cuts: CUTS_PER_SEED, transitions, wide: seed % 5 === 0 });
   cuts += report.cuts;
   violations += report.violations.length;
   for (const violation of report.violations) process.stdout.write(`VIOLATION ${violation}\n`);

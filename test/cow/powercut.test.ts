@@ -18,16 +18,30 @@ const RUNS = [
     first: 1,
     seeds: 20,
     transitions: 0,
+    wide: false,
   },
-  { title: 'many enables, disables and rollbacks', first: 1001, seeds: 15, transitions: 60 },
+  {
+    title: 'many enables, disables and rollbacks',
+    first: 1001,
+    seeds: 15,
+    transitions: 60,
+    wide: false,
+  },
+  {
+    title: 'commits of several journal blocks',
+    first: 2001,
+    seeds: 4,
+    transitions: 20,
+    wide: true,
+  },
 ] as const;
 
-for (const { title, first, seeds, transitions } of RUNS) {
+for (const { title, first, seeds, transitions, wide } of RUNS) {
   void t.test(`No power cut hurts: ${title}`, async (t) => {
     let cuts = 0;
     const violations: string[] = [];
     for (let seed = first; seed < first + seeds; seed++) {
-      const report = await simulate({ seed, cuts: CUTS_PER_SEED, transitions });
+      const report = await simulate({ seed, cuts: CUTS_PER_SEED, transitions, wide });
       cuts += report.cuts;
       violations.push(...report.violations);
     }

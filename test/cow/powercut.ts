@@ -5,6 +5,7 @@
  */
 
 import { Engine } from '../../src/cow/engine.js';
+import { JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import type { Steps } from '../../src/cow/steps.js';
@@ -17,6 +18,10 @@ const BLOCK_BYTES = 4096;
 const SECTOR_BYTES = 512;
 /** Neighbours within a unit, other units and extents, and another map page. */
 const BLOCKS = [0, 1, 2, 3, 15, 16, 17, 700, 1024, 1025, 5000, 8191, 8192, 8193, 8208, 9300];
+/** Writes of several metadata blocks are few, and may be torn in many ways. */
+const CUTS_IN_LARGE_METADATA = 6;
+/** More than one journal block has records. */
+const SWEEP_UNITS = JOURNAL_BLOCK_RECORDS + 50;
 const DAMAGE = Buffer.alloc(SECTOR_BYTES, 0xdb);
 const UUID = Buffer.from('c1dd0000000000000000000000000001', 'hex');
 
@@ -27,6 +32,8 @@ export interface PowerCutOptions {
   operations?: number;
   /** Of a hundred operations, so many more are enables, disables and rollbacks. */
   transitions?: number;
+  /** Now and then so many units change at once that their batch takes several journal blocks. */
+  wide?: boolean;
   steps?: Steps;
 }
 
@@ -44,6 +51,7 @@ class Workload {
   readonly #chance: Chance;
   readonly #steps: Steps | undefined;
   readonly #transitions: number;
+  readonly #wide: boolean;
   #master: MasterMedium;
   #open: Promise<unknown>[] = [];
   #value = 0;
@@ -55,6 +63,7 @@ class Workload {
     this.#chance = chance;
     this.#steps = options.steps;
     this.#transitions = options.transitions ?? 0;
+    this.#wide = options.wide === true;
     this.#watch();
   }
 
@@ -107,6 +116,10 @@ class Workload {
   }
 
   #step(): void {
+    if (this.#wide && this.#chance.hits(0.06)) {
+      this.#sweep();
+      return;
+    }
     const roll = this.#chance.below(100 + this.#transitions);
     if (roll < 55) this.#write();
     else if (roll < 65) this.#unmap();
@@ -138,9 +151,30 @@ class Workload {
     this.#open.push(new Promise((resolve) => this.#master.writeAsync(position, buffer, 0, length, resolve)));
   }
 
+  /** Writes a block of each of many units, or unmaps them all. */
+  #sweep(): void {
+    if (this.#chance.hits(0.4)) {
+      this.#unmapRange(0, SWEEP_UNITS * UNIT_BYTES);
+      return;
+    }
+    const block = 5 + this.#chance.below(4);
+    const buffer = Buffer.alloc(BLOCK_BYTES);
+    const value = ++this.#value;
+    for (let at = 0; at < buffer.length; at += 4) buffer.writeInt32LE(value, at);
+    for (let unit = 0; unit < SWEEP_UNITS; unit++) {
+      const position = unit * UNIT_BYTES + block * BLOCK_BYTES;
+      this.#open.push(
+        new Promise((resolve) => this.#master.writeAsync(position, buffer, 0, BLOCK_BYTES, resolve)),
+      );
+    }
+  }
+
   #unmap(): void {
     const position = BLOCKS[this.#chance.below(BLOCKS.length)] * BLOCK_BYTES;
-    const length = BLOCK_BYTES * (1 + this.#chance.below(3));
+    this.#unmapRange(position, BLOCK_BYTES * (1 + this.#chance.below(3)));
+  }
+
+  #unmapRange(position: number, length: number): void {
     const wait = (): Promise<unknown> =>
       new Promise((resolve) => {
         const ready = this.#master.prepareWrite(position, length, resolve);
@@ -190,6 +224,7 @@ export async function simulate(options: PowerCutOptions): Promise<PowerCutReport
   for (let moment = 1; moment <= events.length; moment++) {
     durable.follow(events[moment - 1]);
     let here = Math.floor(every) + (chance.hits(every % 1) ? 1 : 0);
+    if (isLargeMetadata(events[moment - 1], segments[0].halfA)) here += CUTS_IN_LARGE_METADATA;
     for (; here > 0; here--) {
       const after = survivors(durable.store, durable.unsynced(moment), chance, segments[0].halfA);
       const found = await openAndCompare(
@@ -210,6 +245,10 @@ export async function simulate(options: PowerCutOptions): Promise<PowerCutReport
     }
   }
   return { cuts, violations };
+}
+
+function isLargeMetadata(event: StoreEvent, metadataEnd: number): boolean {
+  return event.kind === 'write' && event.position < metadataEnd && event.data.length > BLOCK_BYTES;
 }
 
 /** What is on the disk for certain, as the record goes on. */
@@ -258,8 +297,9 @@ function survivors(
   metadataEnd: number,
 ): MemoryStore {
   const after = new MemoryStore(durable.sizeBytes, durable);
-  const way = chance.below(6);
-  const kept = [0, 1, 0.5, 0.5, chance.next(), chance.next()][way];
+  const way = chance.below(7);
+  const kept = [0, 1, 0.5, 0.5, chance.next(), chance.next(), 0.5][way];
+  const pieceBytes = way === 6 ? BLOCK_BYTES : SECTOR_BYTES;
   const writes = [...unsynced];
   if (way === 3)
     for (let index = writes.length - 1; index > 0; index--) swap(writes, index, chance.below(index + 1));
@@ -269,9 +309,9 @@ function survivors(
       if (chance.hits(kept)) after.apply(event.position, event.data);
       continue;
     }
-    for (let at = 0; at < event.data.length; at += SECTOR_BYTES) {
+    for (let at = 0; at < event.data.length; at += pieceBytes) {
       const position = event.position + at;
-      if (chance.hits(kept)) after.apply(position, event.data.subarray(at, at + SECTOR_BYTES));
+      if (chance.hits(kept)) after.apply(position, event.data.subarray(at, at + pieceBytes));
       else if (way === 5 && position < metadataEnd && chance.hits(0.5)) after.apply(position, DAMAGE);
     }
   }
