@@ -41,11 +41,11 @@ export class History {
   readonly #promises: { moment: number; operation: number }[] = [{ moment: 0, operation: 0 }];
   operation = 0;
 
-  constructor(blocks: readonly number[]) {
+  constructor(blocks: readonly number[], master = new Int32Array(blocks.length * BLOCK_SECTORS)) {
     this.blocks = blocks;
-    this.master = new Int32Array(blocks.length * BLOCK_SECTORS);
-    this.#changes = Array.from(this.master, () => [
-      { operation: 0, moment: 0, value: 0, transition: undefined },
+    this.master = master.slice();
+    this.#changes = Array.from(master, (value) => [
+      { operation: 0, moment: 0, value, transition: undefined },
     ]);
   }
 
@@ -91,6 +91,17 @@ export class History {
     const transition = { ...next, operation: this.operation, issued: moment, done: Infinity };
     this.#transitions.push(transition);
     return (done) => (transition.done = done);
+  }
+
+  /** The history that begins with a partition that was opened after a cut, and showed nothing wrong. */
+  static after(earlier: History, engine: Engine): History {
+    const { enabled, generation, epoch } = engine.core.superblock;
+    const shown = readSectors(engine, LOCATION_OF_MASTER, earlier.blocks);
+    if (typeof shown === 'string') throw new Error(shown);
+    const history = new History(earlier.blocks, shown);
+    for (const [number, image] of earlier.#images) if (number <= generation) history.#images.set(number, image);
+    history.#transitions[0] = { operation: 0, enabled, generation, epoch, issued: 0, done: 0 };
+    return history;
   }
 
   /** The process was killed and the partition opened again: what it shows now is durable. */

@@ -1,7 +1,8 @@
 /**
  * The power-cut simulator: runs the engine with a random workload over a recording store, cuts the power at points
  * of the record, lets a subset of the unsynced writes survive (none, all, some, torn into sectors, out of order),
- * opens what is left with the engine, and compares with the history. Some recoveries are cut again.
+ * opens what is left with the engine, and compares with the history. Some recoveries are cut again, and with what one
+ * cut has left the work goes on, to be cut again.
  */
 
 import { Engine } from '../../src/cow/engine.js';
@@ -22,6 +23,10 @@ const BLOCKS = [0, 1, 2, 3, 15, 16, 17, 700, 1024, 1025, 5000, 8191, 8192, 8193,
 const CUTS_IN_LARGE_METADATA = 6;
 /** More than one journal block has records. */
 const SWEEP_UNITS = JOURNAL_BLOCK_RECORDS + 50;
+/** The lives of a partition, each ended by a cut, and what is done in all of them together. */
+const LIVES = 3;
+const OPERATIONS = 105;
+const VALUES_PER_LIFE = 100_000;
 const DAMAGE = Buffer.alloc(SECTOR_BYTES, 0xdb);
 const UUID = Buffer.from('c1dd0000000000000000000000000001', 'hex');
 
@@ -46,7 +51,7 @@ const tick = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 
 class Workload {
   readonly store: MemoryStore;
-  readonly history = new History(BLOCKS);
+  readonly history: History;
   engine: Engine;
   readonly #chance: Chance;
   readonly #steps: Steps | undefined;
@@ -54,10 +59,19 @@ class Workload {
   readonly #wide: boolean;
   #master: MasterMedium;
   #open: Promise<unknown>[] = [];
-  #value = 0;
+  #value: number;
 
-  constructor(store: MemoryStore, engine: Engine, chance: Chance, options: PowerCutOptions) {
+  constructor(
+    store: MemoryStore,
+    engine: Engine,
+    history: History,
+    firstValue: number,
+    chance: Chance,
+    options: PowerCutOptions,
+  ) {
     this.store = store;
+    this.history = history;
+    this.#value = firstValue;
     this.engine = engine;
     this.#master = new MasterMedium(engine);
     this.#chance = chance;
@@ -207,44 +221,70 @@ export async function simulate(options: PowerCutOptions): Promise<PowerCutReport
   const blank = new MemoryStore(PARTITION_BYTES);
   const { segments } = await initStore(blank, { uuid: UUID, createdAt: 0 });
   blank.recording = false;
-  const store = new MemoryStore(PARTITION_BYTES, blank);
-  const engineOptions = options.steps === undefined ? {} : { steps: options.steps };
-  const violations: string[] = [];
-  let workload: Workload;
+  const report: PowerCutReport = { cuts: 0, violations: [] };
+  let left: Left | undefined = { store: blank, history: new History(BLOCKS) };
+  for (let life = 0; life < LIVES && left !== undefined; life++)
+    left = await live(left, life, segments[0].halfA, chance, options, report);
+  return report;
+}
+
+/** What a cut has left, and what was written until then. */
+interface Left {
+  readonly store: MemoryStore;
+  readonly history: History;
+}
+
+/** From an open to a cut: works on what is left, tries many cuts, and returns what the last of them has left. */
+async function live(
+  { store: base, history: earlier }: Left,
+  life: number,
+  metadataEnd: number,
+  chance: Chance,
+  options: PowerCutOptions,
+  report: PowerCutReport,
+): Promise<Left | undefined> {
+  const { seed, steps } = options;
+  const complain = (what: string): void => void report.violations.push(`seed ${seed}, life ${life + 1}, ${what}`);
+  const store = new MemoryStore(PARTITION_BYTES, base);
+  let history: History;
+  let opened: number;
   try {
-    workload = new Workload(store, await Engine.open(store, engineOptions), chance, options);
-    await workload.run(options.operations ?? 70);
+    const engine = await Engine.open(store, steps === undefined ? {} : { steps });
+    history = life === 0 ? earlier : History.after(earlier, engine);
+    opened = store.events.length;
+    const firstValue = life * VALUES_PER_LIFE;
+    const workload = new Workload(store, engine, history, firstValue, chance, options);
+    await workload.run(Math.ceil((options.operations ?? OPERATIONS) / LIVES));
   } catch (error) {
-    return { cuts: 0, violations: [`seed ${options.seed}, without a cut: ${String(error)}`] };
+    complain(`without a cut: ${String(error)}`);
+    return undefined;
   }
   const { events } = store;
-  const every = options.cuts / events.length;
-  const durable = new Durable(PARTITION_BYTES, blank, events);
-  let cuts = 0;
+  const every = options.cuts / LIVES / (events.length - opened);
+  const durable = new Durable(PARTITION_BYTES, base, events);
   for (let moment = 1; moment <= events.length; moment++) {
     durable.follow(events[moment - 1]);
+    if (moment <= opened) continue;
     let here = Math.floor(every) + (chance.hits(every % 1) ? 1 : 0);
-    if (isLargeMetadata(events[moment - 1], segments[0].halfA)) here += CUTS_IN_LARGE_METADATA;
+    if (isLargeMetadata(events[moment - 1], metadataEnd)) here += CUTS_IN_LARGE_METADATA;
     for (; here > 0; here--) {
-      const after = survivors(durable.store, durable.unsynced(moment), chance, segments[0].halfA);
-      const found = await openAndCompare(
-        after,
-        workload.history,
-        moment,
-        chance,
-        segments[0].halfA,
-        options.steps,
-      );
-      cuts += found.cuts;
-      if (found.violation !== undefined) {
-        violations.push(
-          `seed ${options.seed}, cut at event ${moment} of ${events.length}: ${found.violation}`,
-        );
-        if (violations.length >= 5) return { cuts, violations };
-      }
+      const after = survivors(durable.store, durable.unsynced(moment), chance, metadataEnd);
+      const found = await openAndCompare(after, history, moment, chance, metadataEnd, steps);
+      report.cuts += found.cuts;
+      if (found.violation === undefined) continue;
+      complain(`cut at event ${moment} of ${events.length}: ${found.violation}`);
+      if (report.violations.length >= 5) return undefined;
     }
   }
-  return { cuts, violations };
+  const moment = opened + 1 + chance.below(events.length - opened);
+  const then = new Durable(PARTITION_BYTES, base, events);
+  for (const event of events.slice(0, moment)) then.follow(event);
+  const rest = survivors(then.store, then.unsynced(moment), chance, metadataEnd);
+  const found = await openAndCompare(rest, history, moment, chance, metadataEnd, steps);
+  report.cuts += found.cuts;
+  if (found.violation === undefined) return { store: rest, history };
+  complain(`last cut, at event ${moment} of ${events.length}: ${found.violation}`);
+  return undefined;
 }
 
 function isLargeMetadata(event: StoreEvent, metadataEnd: number): boolean {
