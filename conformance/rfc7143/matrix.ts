@@ -1,4 +1,5 @@
 /** conformance/matrix.md: every requirement that is tested, by theme, and those that are not. */
+import { asynchronous } from './asynchronous.js';
 import { chap } from './chap.js';
 import { command } from './command.js';
 import { digest } from './digest.js';
@@ -21,6 +22,7 @@ export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   write,
   digest,
   'task-management': taskManagement,
+  asynchronous,
   life,
 };
 

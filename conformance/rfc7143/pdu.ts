@@ -127,6 +127,13 @@ export class Pdu {
   get scsiStatus(): number {
     return this.bhs.readUInt8(3);
   }
+  /** AsyncEvent of an Asynchronous Message, and its three parameters (RFC 7143 §11.9). */
+  get asyncEvent(): number {
+    return this.bhs.readUInt8(36);
+  }
+  get asyncParameters(): [number, number, number] {
+    return [this.bhs.readUInt16BE(38), this.bhs.readUInt16BE(40), this.bhs.readUInt16BE(42)];
+  }
   /** Current stage of a Login PDU. */
   get csg(): number {
     return (this.flags >> 2) & 3;

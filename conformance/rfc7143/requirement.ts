@@ -23,7 +23,7 @@ export interface Requirement {
 /** The test object of tap. */
 export type Tap = Pick<
   typeof t,
-  'equal' | 'not' | 'ok' | 'notOk' | 'same' | 'match' | 'fail' | 'pass' | 'comment'
+  'equal' | 'not' | 'ok' | 'notOk' | 'same' | 'match' | 'fail' | 'pass' | 'comment' | 'rejects' | 'teardown'
 >;
 
 /** Most time for one requirement. */

@@ -1,5 +1,5 @@
 /** Task management (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144). */
-import { dataOut, OP, taskManagement as managementRequest, type Pdu } from './pdu.js';
+import { dataOut, NO_TAG, nopOut, OP, taskManagement as managementRequest, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
@@ -30,6 +30,7 @@ const SUCCEEDED = 7;
 const REJECTED = 255;
 
 const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
+const FAST = { ...SOLICITED, TaskReporting: 'FastAbort' } as const;
 const LEVEL_2 = { ...SOLICITED, iSCSIProtocolLevel: '2' } as const;
 
 interface Waiting {
@@ -238,6 +239,7 @@ export const taskManagement: readonly Requirement[] = [
     text: 'TARGET COLD RESET closes all sessions, or is refused as not supported or not authorised',
     async run(t, target) {
       const session = await Session.login(target);
+      const other = await Session.login(target);
       const itt = session.sendManage(TARGET_COLD_RESET);
       const pdu = await session.next();
       if (pdu === undefined) {
@@ -246,7 +248,10 @@ export const taskManagement: readonly Requirement[] = [
       }
       t.equal(pdu.itt, itt);
       t.ok([COMPLETE, NOT_SUPPORTED, NOT_AUTHORIZED].includes(pdu.response), `response ${pdu.response}`);
-      if (pdu.response === COMPLETE) await session.connection.untilClosed();
+      if (pdu.response === COMPLETE) {
+        await session.connection.untilClosed();
+        await other.connection.untilClosed();
+      }
       await Session.login(target);
     },
   },
@@ -364,23 +369,152 @@ export const taskManagement: readonly Requirement[] = [
     id: 'TMF-23',
     clause: 'RFC 7143 §4.2.3.4, §13.23',
     level: 'MUST',
-    text: 'with FastAbort a multi-task abort does not wait for data that was asked for',
+    text: 'with FastAbort a multi-task abort does not wait for data that was asked for, and what comes late is dropped',
     async run(t, target) {
-      const { session, before } = await prepared(target, 900, { ...SOLICITED, TaskReporting: 'FastAbort' });
-      if (session.agreed.get('TaskReporting') !== 'FastAbort') {
-        t.comment('the target does not agree to FastAbort');
-        return;
-      }
+      const { session, before } = await prepared(target, 900, FAST);
+      t.equal(session.agreed.get('TaskReporting'), 'FastAbort');
       const task = await waitingWrite(session, 900);
       const itt = session.sendManage(ABORT_TASK_SET);
       const { pdu, before: others } = await responseTo(session, itt);
       t.equal(pdu.response, COMPLETE);
-      t.ok(
-        others.every(({ opcode }) => opcode === OP.ASYNC),
-        'nothing but asynchronous messages comes before',
-      );
-      t.notOk((await session.fence()).some((late) => late.itt === task.itt));
+      t.same(others, [], 'the issuing connection needs no asynchronous message');
+      sendLate(session, task);
+      t.same(await session.fence(), []);
       await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-24',
+    clause: 'RFC 7143 §4.2.3.3',
+    level: 'MUST',
+    text: 'without FastAbort the response to a multi-task abort comes after the data that R2Ts have asked for',
+    async run(t, target) {
+      for (const reporting of ['RFC3720', 'ResponseFence']) {
+        const { session, before } = await prepared(target, 900, { ...SOLICITED, TaskReporting: reporting });
+        t.equal(session.agreed.get('TaskReporting'), reporting);
+        const tasks = [await waitingWrite(session, 900), await waitingWrite(session, 901)] as const;
+        const itt = session.sendManage(CLEAR_TASK_SET);
+        t.same(await session.fence(), [], 'waits for both');
+        sendLate(session, tasks[0]);
+        t.same(await session.fence(), [], 'waits for the other');
+        sendLate(session, tasks[1]);
+        const { pdu, before: others } = await responseTo(session, itt);
+        t.equal(pdu.response, COMPLETE);
+        t.same(others, []);
+        await holds(t, session, 900, before, 'nothing was written');
+      }
+    },
+  },
+  {
+    id: 'TMF-25',
+    clause: 'RFC 7143 §4.2.3.3',
+    level: 'ROBUST',
+    text: 'an initiator that answers no R2T after its reset, as Linux does by default, gets its response all the same',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900);
+      const task = await waitingWrite(session, 900);
+      t.equal((await session.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      sendLate(session, task);
+      t.same(await session.fence(), []);
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-26',
+    clause: 'RFC 7143 §4.2.3.3, §4.2.3.4',
+    level: 'MUST',
+    text: 'an immediate multi-task abort reaches the commands numbered before it, also those that come after it',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900, FAST);
+      const { cmdSN } = session;
+      session.cmdSN = cmdSN + 1;
+      const itt = session.sendManage(ABORT_TASK_SET);
+      t.same(await session.fence(), [], 'waits for the command');
+      const data = Buffer.alloc(session.blockBytes, 0xcd);
+      session.sendCommand({ cdb: write10(900, 1), write: data, cmdSN });
+      const r2t = await session.expect(OP.R2T);
+      t.equal((await responseTo(session, itt)).pdu.response, COMPLETE);
+      sendLate(session, { itt: r2t.itt, r2t, data, lba: 900 });
+      t.same(await session.fence(), []);
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-27',
+    clause: 'RFC 7143 §4.2.3.3, §4.2.3.4',
+    level: 'MUST',
+    text: 'for a reset of the target, commands before it that have not arrived count as received',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const lost = session.takeCmdSN();
+      const { response } = await session.manage(TARGET_WARM_RESET);
+      if (response !== COMPLETE) {
+        t.ok([NOT_SUPPORTED, NOT_AUTHORIZED].includes(response));
+        return;
+      }
+      const first = await session.execute({ cdb: testUnitReady() });
+      t.match(senseTriple(first.sense), /^06\/29\//, 'the next command does not wait');
+      session.sendCommand({ cdb: testUnitReady(), cmdSN: lost });
+      t.same(await session.fence(), [], 'the late one is ignored');
+    },
+  },
+  {
+    id: 'TMF-28',
+    clause: 'RFC 7143 §4.2.3.4, §11.9.1',
+    level: 'MUST',
+    text: 'third parties with FastAbort are told of their ended tasks by one asynchronous message of event 5 a LUN, others are not',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900, FAST);
+      const standard = await Session.login(target, { keys: SOLICITED });
+      const idle = await Session.login(target, { keys: FAST });
+      const tasks = [await waitingWrite(session, 900), await waitingWrite(session, 901)] as const;
+      const theirs = await waitingWrite(standard, 902);
+      const issuer = await Session.login(target, { keys: FAST });
+      t.equal((await issuer.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      const told = await session.fence();
+      const terminated = told.filter((pdu) => pdu.opcode === OP.ASYNC && pdu.asyncEvent === 5);
+      t.equal(terminated.length, 1, 'once for both tasks');
+      t.equal(terminated[0]?.bhs.readUInt8(9), target.lun, 'the LUN');
+      t.equal(terminated[0]?.data.length, 0);
+      t.notOk(
+        told.some(({ itt }) => tasks.some((task) => task.itt === itt)),
+        'no response of the tasks',
+      );
+      for (const other of [standard, idle, issuer])
+        t.notOk(
+          (await other.fence()).some((pdu) => pdu.opcode === OP.ASYNC && pdu.asyncEvent === 5),
+          'nobody else is told',
+        );
+      // The acknowledgement frees the tags; data that were on their way are dropped.
+      for (const task of tasks) sendLate(session, task);
+      sendLate(standard, theirs);
+      session.connection.send(
+        nopOut({
+          itt: NO_TAG,
+          cmdSN: session.cmdSN,
+          expStatSN: session.expStatSN,
+          immediate: true,
+          lun: target.lun,
+        }),
+      );
+      t.same(await session.fence(), []);
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-29',
+    clause: 'RFC 7143 §4.2.3.1, §4.2.3.4',
+    level: 'MUST',
+    text: 'a single abort, and the end of a session, are no business of third parties: no event 5',
+    async run(t, target) {
+      const { session } = await prepared(target, 900, FAST);
+      const task = await waitingWrite(session, 900);
+      const other = await Session.login(target, { keys: FAST });
+      await waitingWrite(other, 901);
+      other.connection.destroy();
+      t.equal((await session.manage(ABORT_TASK, { referencedTag: task.itt })).response, COMPLETE);
+      sendLate(session, task);
+      t.same(await session.fence(), []);
     },
   },
   {
@@ -442,12 +576,27 @@ export const taskManagement: readonly Requirement[] = [
     id: 'TMF-33',
     clause: 'RFC 7144 (task management functions)',
     level: 'MUST',
-    text: 'QUERY ASYNCHRONOUS EVENT is answered by Function complete or Function succeeded',
+    text: 'QUERY ASYNCHRONOUS EVENT tells whether a unit attention is pending, and which, without clearing it',
     async run(t, target) {
       const session = await Session.login(target, { keys: LEVEL_2 });
       if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
-      const { response } = await session.manage(QUERY_ASYNCHRONOUS_EVENT);
-      t.ok([COMPLETE, SUCCEEDED].includes(response), `response ${response}`);
+      const none = await session.manage(QUERY_ASYNCHRONOUS_EVENT);
+      t.equal(none.response, COMPLETE);
+      t.equal(none.bhs.readUInt32BE(36), 0, 'no additional response information');
+      const other = await Session.login(target);
+      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      // The event itself may have been told already (§11.9.1).
+      await session.fence();
+      for (let round = 0; round < 2; round++) {
+        const { response, bhs } = await session.manage(QUERY_ASYNCHRONOUS_EVENT);
+        t.equal(response, SUCCEEDED);
+        t.equal(bhs.readUInt8(36), 0x16, 'one condition, UNIT ATTENTION');
+        t.equal(bhs.readUInt8(37), 0x29, 'additional sense code');
+        t.equal(bhs.readUInt8(39), 0);
+      }
+      const outcome = await session.execute({ cdb: testUnitReady() });
+      t.match(senseTriple(outcome.sense), /^06\/29\//, 'the condition is still there');
+      t.equal((await session.manage(QUERY_ASYNCHRONOUS_EVENT)).response, COMPLETE);
     },
   },
   {

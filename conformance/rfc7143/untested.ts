@@ -41,18 +41,6 @@ export const untested: readonly Untested[] = [
     why: NO_RECOVERY,
   },
   {
-    clause: 'RFC 7143 §4.2.3.4, §13.23',
-    level: 'MUST',
-    text: 'FastAbort: an asynchronous message of event 5 tells third parties of their aborted tasks',
-    why: 'TaskReporting=FastAbort is not offered',
-  },
-  {
-    clause: 'RFC 7143 §11.9.1',
-    level: 'MAY',
-    text: 'asynchronous SCSI events, and events 2 and 3 (a connection or all connections will be dropped)',
-    why: 'the target sends none of them',
-  },
-  {
     clause: 'RFC 7143 §13.9, §4.4.2',
     level: 'MUST',
     text: 'a portal answers with the tag of its own group, and SendTargets names every portal with its tag',

@@ -27,7 +27,8 @@ const RESERVED: Readonly<Record<number, { flags: number; ranges: readonly (reado
         [3, 4],
         [8, 16],
         [20, 24],
-        [36, 48],
+        [36, 39],
+        [39, 48],
       ],
     },
     [OP.LOGIN_RESPONSE]: {
@@ -82,7 +83,7 @@ export class WireRules {
   readonly violations: string[] = [];
   /** Next StatSN that the target has to use; undefined until its first answer. */
   expStatSN: number | undefined;
-  /** Sessions that reached protocol level 2 get a status qualifier and additional response information. */
+  /** Sessions that reached protocol level 2 get a status qualifier, and additional response information (RFC 7144). */
   protocolLevel = 1;
   #expCmdSN: number | undefined;
   #maxCmdSN: number | undefined;
@@ -120,7 +121,7 @@ export class WireRules {
       const allowed =
         this.protocolLevel >= 2 &&
         ((pdu.opcode === OP.SCSI_RESPONSE && from === 8) ||
-          (pdu.opcode === OP.TASK_MANAGEMENT_RESPONSE && (from === 20 || from === 8 || from === 3)));
+          (pdu.opcode === OP.TASK_MANAGEMENT_RESPONSE && from === 36));
       if (!allowed && pdu.bhs.subarray(from, end).some((byte) => byte !== 0)) {
         this.#add(
           pdu,

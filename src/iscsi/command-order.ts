@@ -77,6 +77,12 @@ export class CommandOrder {
     return true;
   }
 
+  /** Every command before `cmdSN` that is not here counts as received, and has no effect when it comes (§4.2.3.3 b). */
+  plug(cmdSN: number): void {
+    for (let missing = this.#session.expCmdSN; missing !== cmdSN; missing = serialAdd(missing, 1))
+      if (!this.#early.has(missing)) this.#keep(missing, silent(pduOf(Buffer.alloc(HEADER_BYTES))));
+  }
+
   clear(): void {
     for (const pdu of this.#early.values()) this.#pin(-pdu.buffer.length);
     this.#early.clear();

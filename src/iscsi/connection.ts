@@ -5,24 +5,15 @@
  * Back-pressure: when answers that the peer doesn't take, and data that wait for the disc, exceed the budget, parsing
  * stops and so does reading, until enough of both is gone.
  */
-import {
-  BHS_BYTES,
-  DIGEST_BYTES,
-  LOGIN_STATUS,
-  OPCODE_MASK,
-  REJECT,
-  REQUEST,
-  RESPONSE,
-  ASYNC_EVENT,
-  TAG_NONE,
-} from './constants.js';
+import { BHS_BYTES, DIGEST_BYTES, LOGIN_STATUS, OPCODE_MASK, REJECT, REQUEST } from './constants.js';
 import type { IscsiCounters } from './counters.js';
 import { digestMatches, padding } from './framing.js';
-import { FullFeature, type FullFeatureOwner } from './full-feature.js';
+import { FullFeature } from './full-feature.js';
 import { Login, type LoginAnswer, type LoginServices } from './login.js';
 import { Negotiation, type Parameters } from './negotiation.js';
 import type { IscsiLimits, Log } from './options.js';
 import { sendPdu, type Pdu } from './pdu.js';
+import type { FullFeatureOwner } from './phase-owner.js';
 import { ReceiveBuffer } from './receive.js';
 import type { Session, SessionConnection } from './session.js';
 import { serialAdd } from './serial.js';
@@ -41,6 +32,8 @@ export interface ConnectionServices {
   readonly portalGroupTag: number;
   login: (connection: Connection) => LoginServices;
   sendTargets: (connection: Connection, value: string) => [string, string][] | undefined;
+  /** A TARGET COLD RESET came by this connection. */
+  targetWasReset: (connection: Connection) => void;
   /** Called after every receive, for the spin. */
   active: () => void;
   closed: (connection: Connection) => void;
@@ -235,7 +228,10 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     if ((pdu.buffer[pdu.at] & OPCODE_MASK) === REQUEST.DATA_OUT) full.dataOutLost(pdu);
     // Any other PDU leaves a gap in CmdSN that nobody fills at error recovery level 0: a new session is quicker than
     // the initiator's time-out.
-    else this.endAfterFlush('data digest error', 'connection-lost');
+    else {
+      this.#announceDrop();
+      this.endAfterFlush('data digest error', 'connection-lost');
+    }
   }
 
   // ---- login
@@ -348,8 +344,13 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     this.wire.end();
   }
 
+  targetWasReset(): void {
+    this.#services.targetWasReset(this);
+  }
+
   fail(why: string): void {
     if (this.#phase === 'closed') return;
+    this.#announceDrop();
     this.counters.connectionsDropped++;
     this.#why = why;
     this.#phase = 'closing';
@@ -366,6 +367,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     if (this.#phase === 'closed') return;
     this.#why = why;
     this.#phase = 'closing';
+    this.transmit.flush();
     this.wire.destroy();
   }
 
@@ -406,13 +408,25 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     this.#fullFeature?.ping();
   }
 
-  /** Asks the initiator to log out (asynchronous event 1, §11.9.1). */
+  // ---- asynchronous messages (§11.9)
+
+  /** Asks the initiator to log out. */
   requestLogout(withinSeconds: number): void {
     this.#askedToLeave = true;
-    this.#fullFeature?.send({
-      opcode: RESPONSE.ASYNC_MESSAGE,
-      itt: TAG_NONE,
-      words: [ASYNC_EVENT.LOGOUT_REQUEST * 0x1000000, withinSeconds & 0xffff, 0],
-    });
+    this.#fullFeature?.messages.logoutRequest(withinSeconds);
+  }
+
+  scsiEvent(lun: number, sense: Buffer): void {
+    if (this.#services.limits.scsiEvents) this.#fullFeature?.messages.scsiEvent(lun, sense);
+  }
+
+  announceEnd(): void {
+    if (this.#phase === 'full-feature')
+      this.#fullFeature?.messages.sessionDropping(this.#parameters.time2WaitSeconds);
+  }
+
+  #announceDrop(): void {
+    if (this.#phase === 'full-feature')
+      this.#fullFeature?.messages.connectionDropping(this.cid, this.#parameters.time2WaitSeconds);
   }
 }

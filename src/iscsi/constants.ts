@@ -111,6 +111,7 @@ export const ASYNC_EVENT = {
   CONNECTION_DROP: 2,
   SESSION_DROP: 3,
   NEGOTIATION_REQUEST: 4,
+  TASKS_TERMINATED: 5,
 } as const;
 
 /** SCSI statuses that this layer itself looks at (SAM-6 §5.3.1). */

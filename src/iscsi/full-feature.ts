@@ -1,10 +1,11 @@
 /**
- * The full feature phase of one connection (RFC 7143 §4.2.5, §11): admits PDUs by CmdSN, hands SCSI commands and
- * their data to the SCSI layer, and answers everything else.
+ * The full feature phase of one connection (RFC 7143 §4.2.5, §11): admits PDUs by CmdSN and hands SCSI commands and
+ * their data to the SCSI layer. Everything else has a file of its own: task-manager.ts, link-requests.ts,
+ * async-messages.ts.
  */
 import type { Nexus } from '../scsi/nexus.js';
-import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
 import { readAhs } from './ahs.js';
+import { AsyncMessages } from './async-messages.js';
 import { CommandOrder } from './command-order.js';
 import {
   BHS_BYTES,
@@ -13,8 +14,6 @@ import {
   COMMAND_WRITE,
   FINAL,
   IMMEDIATE,
-  LOGOUT_REASON,
-  LOGOUT_RESPONSE,
   OPCODE_MASK,
   REJECT,
   REQUEST,
@@ -23,49 +22,29 @@ import {
   TAG_NONE,
 } from './constants.js';
 import { IscsiTask } from './iscsi-task.js';
-import type { IscsiCounters } from './counters.js';
-import type { Log } from './options.js';
+import { LinkRequests } from './link-requests.js';
 import type { Parameters } from './negotiation.js';
 import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
+import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
+import { TaskManager } from './task-manager.js';
 import type { TextExchange } from './text-exchange.js';
 import { SEND_SEGMENT_BYTES_MAX, type Transmit } from './transmit.js';
-
-/** What the phase needs of its connection. */
-export interface FullFeatureOwner {
-  readonly cid: number;
-  readonly transmit: Transmit;
-  readonly log: Log;
-  readonly counters: IscsiCounters;
-  /** When something was last received, by performance.now(). */
-  readonly heardAtMs: number;
-  /** StatSN of the next status. */
-  statSN: number;
-  pin(bytes: number): void;
-  /** Ends the connection after what is queued was sent. */
-  endAfterFlush(why: string, how: 'logout' | 'connection-lost'): void;
-  /** Breaks the connection off: a protocol error that can't be answered at error recovery level 0 (§7.9). */
-  fail(why: string): void;
-  /** Session-wide parameters changed by a text negotiation. */
-  parametersChanged(): void;
-}
-
-const { FUNCTION_COMPLETE } = TASK_MANAGEMENT_RESPONSE;
 
 /** Pooled tasks, shared by all connections. */
 const pool: IscsiTask[] = [];
 const POOL_MAX = 1024;
 /** Immediate commands that may be in flight beside the window (§4.2.2.1 asks for some). */
 const IMMEDIATE_MAX = 64;
-/** From this iSCSIProtocolLevel on, RFC 7144's task management functions may be used (RFC 7144 §7.1.1). */
-const PROTOCOL_LEVEL_RFC7144 = 2;
 
 export class FullFeature implements TaskHost {
   readonly #owner: FullFeatureOwner;
   readonly #session: Session;
-  readonly #text: TextExchange;
+  readonly #link: LinkRequests;
+  readonly #manager: TaskManager;
+  readonly messages: AsyncMessages = new AsyncMessages(this);
   readonly transmit: Transmit;
   parameters: Parameters;
   readonly nexus: Nexus;
@@ -74,17 +53,18 @@ export class FullFeature implements TaskHost {
   /** Immediate tasks in flight. */
   #immediates = 0;
   #submitting: IscsiTask | undefined;
-  #loggedOut = false;
+  #closed = false;
 
   constructor(owner: FullFeatureOwner, session: Session, parameters: Parameters, text: TextExchange) {
     this.#owner = owner;
     this.#session = session;
-    this.#text = text;
     this.#order = new CommandOrder(session, (bytes) => owner.pin(bytes));
     this.transmit = owner.transmit;
     this.nexus = session.nexus;
     this.parameters = parameters;
     this.sendSegmentBytes = segmentBytes(parameters);
+    this.#link = new LinkRequests(owner, this, text);
+    this.#manager = new TaskManager(owner, session, this.#order, this);
   }
 
   // ---- TaskHost
@@ -116,6 +96,11 @@ export class FullFeature implements TaskHost {
     this.#recycle(task);
   }
 
+  discarded(task: IscsiTask): void {
+    if (this.over || this.#session.endingOwnTasks || this.parameters.taskReporting !== 'FastAbort') return;
+    this.messages.tasksTerminated(task.lunHigh, task.lunLow);
+  }
+
   #recycle(task: IscsiTask): void {
     if (task.immediate) this.#immediates--;
     task.rest();
@@ -136,7 +121,7 @@ export class FullFeature implements TaskHost {
       this.reject(REJECT.SNACK_REJECT, pdu);
       return;
     }
-    if (this.#loggedOut) return;
+    if (this.#link.loggedOut) return;
     if (!this.#known(opcode)) {
       this.reject(opcode === REQUEST.LOGIN ? REJECT.PROTOCOL_ERROR : REJECT.COMMAND_NOT_SUPPORTED, pdu);
       if (opcode === REQUEST.LOGIN) this.#owner.fail('a login request in the full feature phase');
@@ -146,6 +131,7 @@ export class FullFeature implements TaskHost {
     if (numbered && !this.#order.admit(pdu)) return;
     this.#dispatch(opcode, pdu);
     if (this.#order.waiting) this.#takeWaiting();
+    if (this.#manager.waits) this.#manager.commandsArrived();
   }
 
   #takeWaiting(): void {
@@ -159,10 +145,10 @@ export class FullFeature implements TaskHost {
 
   #dispatch(opcode: number, pdu: Pdu): void {
     if (opcode === REQUEST.SCSI_COMMAND) this.#command(pdu);
-    else if (opcode === REQUEST.NOP_OUT) this.#nopOut(pdu);
-    else if (opcode === REQUEST.TASK_MANAGEMENT) this.#taskManagement(pdu);
-    else if (opcode === REQUEST.TEXT) this.#textRequest(pdu);
-    else this.#logout(pdu);
+    else if (opcode === REQUEST.NOP_OUT) this.#link.nopOut(pdu);
+    else if (opcode === REQUEST.TASK_MANAGEMENT) this.#manager.request(pdu);
+    else if (opcode === REQUEST.TEXT) this.#link.textRequest(pdu);
+    else this.#link.logout(pdu);
   }
 
   // ---- SCSI
@@ -243,7 +229,10 @@ export class FullFeature implements TaskHost {
     const { view, at } = pdu;
     const task = this.#session.tasks.get(view.getUint32(at + 16));
     // Data of a task that is gone (aborted, or ended early) may still be on their way: they are dropped.
-    if (task === undefined) return;
+    if (task === undefined || task.aborted) {
+      if ((pdu.buffer[at + 1] & FINAL) !== 0) this.#manager.lateData(view.getUint32(at + 20));
+      return;
+    }
     const fault = task.out.dataOut(
       view.getUint32(at + 20),
       view.getUint32(at + 36),
@@ -269,16 +258,7 @@ export class FullFeature implements TaskHost {
   #abandon(task: IscsiTask, sense: Buffer): void {
     task.out.stop();
     if (!task.over) {
-      this.#session.target.port.manage(
-        {
-          nexus: this.nexus,
-          function: TASK_MANAGEMENT.ABORT_TASK,
-          lunHigh: task.lunHigh,
-          lunLow: task.lunLow,
-          task,
-        },
-        () => undefined,
-      );
+      this.#session.abort(task);
       this.#respondTo(task.itt, sense);
     } else task.releaseHeld();
   }
@@ -290,83 +270,7 @@ export class FullFeature implements TaskHost {
     this.send({ opcode: RESPONSE.SCSI_RESPONSE, detail: SCSI_CHECK_CONDITION, itt, data });
   }
 
-  // ---- task management
-
-  /** Task Management Function Request (§11.5) and its response (§11.6), with RFC 7144's functions. */
-  #taskManagement(pdu: Pdu): void {
-    const { view, at } = pdu;
-    const session = this.#session;
-    const functionCode = pdu.buffer[at + 1] & 0x7f;
-    const itt = view.getUint32(at + 16);
-    const referenced = view.getUint32(at + 20);
-    if (
-      functionCode > TASK_MANAGEMENT.TASK_REASSIGN &&
-      this.parameters.protocolLevel < PROTOCOL_LEVEL_RFC7144
-    ) {
-      this.#managed(itt, TASK_MANAGEMENT_RESPONSE.NOT_SUPPORTED, 0);
-      return;
-    }
-    const needsTask =
-      functionCode === TASK_MANAGEMENT.ABORT_TASK || functionCode === TASK_MANAGEMENT.QUERY_TASK;
-    const task = needsTask ? session.tasks.get(referenced) : undefined;
-    if (functionCode === TASK_MANAGEMENT.TASK_REASSIGN) {
-      this.#managed(itt, TASK_MANAGEMENT_RESPONSE.REASSIGNMENT_NOT_SUPPORTED, 0);
-      return;
-    }
-    if (functionCode === TASK_MANAGEMENT.ABORT_TASK && (task === undefined || task.held)) {
-      // Ended already; only its status waits for data that the initiator now won't send.
-      if (task !== undefined) {
-        task.abandonHeld();
-        this.#managed(itt, FUNCTION_COMPLETE, 0);
-      } else {
-        const { TASK_DOES_NOT_EXIST } = TASK_MANAGEMENT_RESPONSE;
-        const counts = this.#order.abort(view.getUint32(at + 32), view.getUint32(at + 24));
-        this.#managed(itt, counts ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST, 0);
-      }
-      return;
-    }
-    session.target.port.manage(
-      {
-        nexus: this.nexus,
-        function: functionCode,
-        lunHigh: view.getUint32(at + 8),
-        lunLow: view.getUint32(at + 12),
-        task,
-      },
-      (response, additional) => {
-        this.#managed(itt, response, additional);
-        // §11.5.1: a cold reset is a power cycle, which ends every connection.
-        if (functionCode === TASK_MANAGEMENT.TARGET_COLD_RESET && response === FUNCTION_COMPLETE)
-          this.#owner.endAfterFlush('target cold reset', 'connection-lost');
-      },
-    );
-  }
-
-  #managed(itt: number, response: number, additional: number): void {
-    this.send({
-      opcode: RESPONSE.TASK_MANAGEMENT,
-      detail: response << 8,
-      itt,
-      words: [additional << 8, 0, 0],
-    });
-  }
-
-  // ---- NOP, text, logout
-
-  /** NOP-Out (§11.18): a ping of the initiator, or its answer to ours. */
-  #nopOut(pdu: Pdu): void {
-    const itt = pdu.view.getUint32(pdu.at + 16);
-    if (itt === TAG_NONE) return;
-    const bytes = Math.min(pdu.dataBytes, this.sendSegmentBytes);
-    this.send({
-      opcode: RESPONSE.NOP_IN,
-      lunHigh: pdu.view.getUint32(pdu.at + 8),
-      lunLow: pdu.view.getUint32(pdu.at + 12),
-      itt,
-      ttt: TAG_NONE,
-      data: pdu.buffer.subarray(pdu.dataAt, pdu.dataAt + bytes),
-    });
-  }
+  // ---- sending
 
   /** NOP-In as a ping (§11.19): the initiator has to answer. */
   ping(): void {
@@ -377,36 +281,6 @@ export class FullFeature implements TaskHost {
       { opcode: RESPONSE.NOP_IN, itt: TAG_NONE, ttt: this.takeTransferTag() },
     );
   }
-
-  #textRequest(pdu: Pdu): void {
-    const outcome = this.#text.request(pdu);
-    if (outcome.kind === 'reject') this.reject(outcome.reason, pdu);
-    else {
-      this.send({ opcode: RESPONSE.TEXT, ...outcome.answer });
-      if (outcome.renegotiated) this.#owner.parametersChanged();
-    }
-  }
-
-  /** Logout (§11.14, §11.15). */
-  #logout(pdu: Pdu): void {
-    const reason = pdu.buffer[pdu.at + 1] & 0x7f;
-    const itt = pdu.view.getUint32(pdu.at + 16);
-    const cid = pdu.view.getUint16(pdu.at + 20);
-    let response: number = LOGOUT_RESPONSE.CLOSED;
-    if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY) response = LOGOUT_RESPONSE.RECOVERY_NOT_SUPPORTED;
-    else if (reason === LOGOUT_REASON.CLOSE_CONNECTION && cid !== this.#owner.cid)
-      response = LOGOUT_RESPONSE.CID_NOT_FOUND;
-    else if (reason > LOGOUT_REASON.REMOVE_FOR_RECOVERY) {
-      this.reject(REJECT.INVALID_PDU_FIELD, pdu);
-      return;
-    }
-    this.send({ opcode: RESPONSE.LOGOUT, detail: response << 8, itt, words: [0, 0, 0] });
-    if (response !== LOGOUT_RESPONSE.CLOSED) return;
-    this.#loggedOut = true;
-    this.#owner.endAfterFlush('logout', 'logout');
-  }
-
-  // ---- sending
 
   /** Sends a status-bearing PDU with the next StatSN. */
   send(fields: AnswerFields): void {
@@ -431,9 +305,19 @@ export class FullFeature implements TaskHost {
     this.sendSegmentBytes = segmentBytes(parameters);
   }
 
+  /** MessageSink: nothing of use reaches the initiator any more. */
+  get over(): boolean {
+    return this.#closed || this.#link.loggedOut;
+  }
+  get blocked(): boolean {
+    return this.transmit.blocked;
+  }
+
   /** The connection is gone: nothing waits any more. */
   close(): void {
+    this.#closed = true;
     this.#order.clear();
+    this.#manager.close();
     if (this.#submitting !== undefined) this.#submitting.discard();
   }
 }

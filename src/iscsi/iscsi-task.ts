@@ -248,6 +248,7 @@ export class IscsiTask extends Task {
   }
 
   override discard(): void {
+    if (!this.aborted) this.host.discarded(this);
     this.aborted = true;
     this.out.stop();
   }
@@ -281,7 +282,8 @@ export class IscsiTask extends Task {
 
   /** The session is over: a status that waits for data will never be sent. */
   abandonHeld(): void {
-    this.discard();
+    this.aborted = true;
+    this.out.stop();
     this.releaseHeld();
   }
 

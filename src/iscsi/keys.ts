@@ -203,8 +203,7 @@ export const KEYS: readonly KeyRule[] = [
     kind: 'list',
     result: 'choose',
     initial: 'RFC3720',
-    // FastAbort would owe third parties an asynchronous message of event 5 (§4.2.3.4), which is not sent.
-    wish: () => ['ResponseFence', 'RFC3720'],
+    wish: () => ['FastAbort', 'ResponseFence', 'RFC3720'],
   },
   {
     ...SESSION,

@@ -24,6 +24,8 @@ export interface Parameters {
   /** The initiator's MaxRecvDataSegmentLength: the longest data segment that this target may send. */
   maxSendDataSegmentBytes: number;
   taskReporting: string;
+  /** DefaultTime2Wait: how long an initiator waits before it comes back. */
+  time2WaitSeconds: number;
   protocolLevel: number;
 }
 
@@ -168,6 +170,7 @@ export class Negotiation {
       firstBurstBytes: Math.min(number('FirstBurstLength'), maxBurstBytes),
       maxOutstandingR2T: number('MaxOutstandingR2T'),
       maxSendDataSegmentBytes: number('MaxRecvDataSegmentLength'),
+      time2WaitSeconds: number('DefaultTime2Wait'),
       taskReporting: String(this.#values.get('TaskReporting')),
       protocolLevel: number('iSCSIProtocolLevel'),
     };

@@ -83,6 +83,8 @@ export interface IscsiLimits {
   immediateData: boolean;
   /** Bytes of answers and pinned data that a connection may hold before it stops reading. */
   connectionBufferBytesMax: number;
+  /** Whether unit attentions are also told by asynchronous messages (RFC 7143 §11.9.1, event 0). */
+  scsiEvents: boolean;
   /** How long the event loop polls for the next command before it sleeps; 0: never. */
   spinUs: number;
 }
@@ -163,5 +165,6 @@ export const DEFAULT_LIMITS: IscsiLimits = {
   initialR2T: false,
   immediateData: true,
   connectionBufferBytesMax: 16_777_216,
+  scsiEvents: true,
   spinUs: 500,
 };

@@ -119,6 +119,11 @@ export class OutTransfer {
     return this.#unsolicitedOpen || this.#open.length > 0;
   }
 
+  /** Tags of the R2Ts whose data are still to come. */
+  openTags(): number[] {
+    return this.#open.map(({ ttt }) => ttt);
+  }
+
   /** The task has ended: remaining data are taken and dropped. */
   ignoreRest(): void {
     this.#ignoring = true;

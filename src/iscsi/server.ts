@@ -185,6 +185,7 @@ export class IscsiServer implements IscsiService {
           targets: [...this.#targets.values()],
           portals: this.#listeners.map((listener) => listener.portal),
         }),
+      targetWasReset: (connection) => this.#targetWasReset(connection),
       active: () => this.#spin.active(),
       closed: (connection) => {
         this.#connections.delete(connection);
@@ -243,6 +244,16 @@ export class IscsiServer implements IscsiService {
     this.counters.logins++;
     connection.join(session);
     return { status, tsih: session.tsih };
+  }
+
+  /** §11.5.1: a cold reset is a power cycle, which ends every connection to the target. */
+  #targetWasReset(by: Connection): void {
+    const { session } = by;
+    if (session === undefined) return;
+    for (const other of this.#sessions.all())
+      if (other.target.name === session.target.name && other !== session)
+        this.#sessions.end(other, 'killed', 'target cold reset');
+    by.endAfterFlush('target cold reset', 'connection-lost');
   }
 
   // ---- housekeeping
@@ -322,7 +333,10 @@ export class IscsiServer implements IscsiService {
     const deadline = performance.now() + graceMs;
     while (this.#connections.size > 0 && performance.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, Math.min(20, graceMs)));
-    for (const connection of this.#connections) connection.drop('the target is shutting down');
+    for (const connection of this.#connections) {
+      connection.announceEnd();
+      connection.drop('the target is shutting down');
+    }
     const gone = performance.now() + CLOSE_WAIT_MS;
     while (this.#connections.size > 0 && performance.now() < gone)
       await new Promise((resolve) => setTimeout(resolve, 5));

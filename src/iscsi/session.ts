@@ -28,6 +28,10 @@ export interface SessionLogin {
 export interface SessionConnection {
   /** Connection identifier (§11.12.6). */
   readonly cid: number;
+  /** A unit attention has come up for the nexus: tells the initiator (asynchronous event 0, §11.9.1). */
+  scsiEvent(lun: number, sense: Buffer): void;
+  /** Tells the initiator that its session is about to end (event 3). */
+  announceEnd(): void;
   /** Closes the connection; its session, if it still has one, has been detached from it. */
   drop(why: string): void;
 }
@@ -46,8 +50,10 @@ export class Session {
   readonly tasks = new Map<number, IscsiTask>();
   expCmdSN: number;
   #maxCmdSN: number;
-  readonly #window: number;
+  /** Commands that may be outstanding. */
+  readonly window: number;
   #transferTag = 0;
+  #endingOwnTasks = false;
 
   constructor(tsih: number, login: SessionLogin, nexus: Nexus, window: number) {
     this.tsih = tsih;
@@ -56,20 +62,33 @@ export class Session {
     this.negotiation = login.negotiation;
     this.nexus = nexus;
     this.expCmdSN = login.cmdSN;
-    this.#window = window;
+    this.window = window;
     this.#maxCmdSN = serialAdd(login.cmdSN, window - 1);
   }
 
   /** Ends every task in flight without an answer: their connection is gone, the session stays. */
   abortTasks(): void {
     this.abandonHeld();
-    for (const task of [...this.tasks.values()]) {
-      const { lunHigh, lunLow } = task;
-      this.target.port.manage(
-        { nexus: this.nexus, function: TASK_MANAGEMENT.ABORT_TASK, lunHigh, lunLow, task },
-        () => undefined,
-      );
-    }
+    for (const task of [...this.tasks.values()]) this.abort(task);
+  }
+
+  /** Ends one task without an answer. */
+  abort(task: IscsiTask): void {
+    const { lunHigh, lunLow } = task;
+    const request = { nexus: this.nexus, function: TASK_MANAGEMENT.ABORT_TASK, lunHigh, lunLow, task };
+    this.endsOwnTasks(() => this.target.port.manage(request, () => undefined));
+  }
+
+  /** True while tasks end by the session's own request, or with it: its initiator needs no message of that. */
+  get endingOwnTasks(): boolean {
+    return this.#endingOwnTasks;
+  }
+
+  endsOwnTasks(action: () => void): void {
+    const before = this.#endingOwnTasks;
+    this.#endingOwnTasks = true;
+    action();
+    this.#endingOwnTasks = before;
   }
 
   /** True while a task waits for neither the initiator nor the processor. */
@@ -88,7 +107,7 @@ export class Session {
    * by staying where it is while ExpCmdSN moves on.
    */
   maxCmdSN(): number {
-    const wanted = serialAdd(this.expCmdSN, this.#window - 1 - this.tasks.size);
+    const wanted = serialAdd(this.expCmdSN, this.window - 1 - this.tasks.size);
     if (serialDistance(wanted, this.#maxCmdSN) > 0) this.#maxCmdSN = wanted;
     return this.#maxCmdSN;
   }

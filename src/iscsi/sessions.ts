@@ -64,14 +64,20 @@ export class Sessions {
     const { target, identity, luns, address } = request;
     const tsih = this.#takeTsih();
     if (tsih === undefined) return { status: LOGIN_STATUS.OUT_OF_RESOURCES };
+    const made: { session?: Session } = {};
     const nexus = target.port.attach({
       initiatorName: identity.initiatorName,
       initiatorPort: `${identity.initiatorName},i,0x${identity.isid}`,
       portalGroupTag: identity.portalGroupTag,
       luns,
       address,
+      onAttention: (lun, sense) => {
+        // What a session's own reset brought up is no news to it.
+        if (made.session?.endingOwnTasks === false) made.session.connection?.scsiEvent(lun, sense);
+      },
     });
     const session = new Session(tsih, request, nexus, this.#limits.commandWindow);
+    made.session = session;
     session.connection = request.connection;
     this.#byTsih.set(tsih, session);
     this.#log.info(
@@ -108,7 +114,8 @@ export class Sessions {
     if (!this.#byTsih.delete(session.tsih)) return;
     const { connection } = session;
     session.connection = undefined;
-    session.target.port.detach(session.nexus, how);
+    if (how === 'killed') connection?.announceEnd();
+    session.endsOwnTasks(() => session.target.port.detach(session.nexus, how));
     session.abandonHeld();
     connection?.drop(why);
     this.#log.info(

@@ -23,6 +23,8 @@ export interface TaskHost {
   takeTransferTag(): number;
   /** Counts bytes that tasks hold; negative gives them back. */
   pin(bytes: number): void;
+  /** The SCSI layer gives the task up: nothing more of it reaches the initiator. */
+  discarded(task: IscsiTask): void;
   /** The task's end was reported (or swallowed); it can be forgotten. */
   ended(task: IscsiTask): void;
 }

@@ -78,11 +78,15 @@ function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {
   }
 }
 
-/** SAM-6 §7.9: is a unit attention pending? Additional information: UADE 01b, sense key, ASC, ASCQ. */
+/** SAM-6 §7.9: is a unit attention pending? Additional information: UADE (one or more), sense key, ASC, ASCQ. */
 function queryEvent(path: Path, done: Done): void {
   const code = path.attentions.at(0);
   if (code === undefined) done(RESPONSE.FUNCTION_COMPLETE, 0);
-  else done(RESPONSE.FUNCTION_SUCCEEDED, 0x10_0000 | (code & 0xf_ffff));
+  else
+    done(
+      RESPONSE.FUNCTION_SUCCEEDED,
+      (path.attentions.length > 1 ? 0x20_0000 : 0x10_0000) | (code & 0xf_ffff),
+    );
 }
 
 function pathsWithTasks(unit: LogicalUnit): Set<Path> {

@@ -84,7 +84,7 @@ void t.test('negotiation: results by the key’s function (RFC 7143 §6.2, §13)
     ['DefaultTime2Wait', '5', '5'],
     ['DataPDUInOrder', 'No', 'Yes'],
     ['MaxRecvDataSegmentLength', '131072', undefined],
-    ['TaskReporting', 'FastAbort,RFC3720', 'RFC3720'],
+    ['TaskReporting', 'FastAbort,RFC3720', 'FastAbort'],
     ['iSCSIProtocolLevel', '2', '2'],
     ['IFMarker', 'No', 'No'],
     ['OFMarkInt', '1~2', 'Reject'],
@@ -101,7 +101,7 @@ void t.test('negotiation: results by the key’s function (RFC 7143 §6.2, §13)
     maxBurstBytes: 1048576,
     firstBurstBytes: 65536,
     maxSendDataSegmentBytes: 131072,
-    taskReporting: 'RFC3720',
+    taskReporting: 'FastAbort',
   });
   t.end();
 });

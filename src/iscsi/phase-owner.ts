@@ -1,0 +1,26 @@
+/**
+ * What the full feature phase needs of its connection.
+ */
+import type { IscsiCounters } from './counters.js';
+import type { Log } from './options.js';
+import type { Transmit } from './transmit.js';
+
+export interface FullFeatureOwner {
+  readonly cid: number;
+  readonly transmit: Transmit;
+  readonly log: Log;
+  readonly counters: IscsiCounters;
+  /** When something was last received, by performance.now(). */
+  readonly heardAtMs: number;
+  /** StatSN of the next status. */
+  statSN: number;
+  pin(bytes: number): void;
+  /** Ends the connection after what is queued was sent. */
+  endAfterFlush(why: string, how: 'logout' | 'connection-lost'): void;
+  /** Breaks the connection off: a protocol error that can't be answered at error recovery level 0 (§7.9). */
+  fail(why: string): void;
+  /** Session-wide parameters changed by a text negotiation. */
+  parametersChanged(): void;
+  /** A TARGET COLD RESET is done: every session of the target ends (§11.5.1). */
+  targetWasReset(): void;
+}

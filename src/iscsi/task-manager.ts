@@ -1,0 +1,265 @@
+/**
+ * Task management functions of one connection (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144 §4).
+ *
+ * Functions that end many tasks have two semantics, by TaskReporting (§13.23):
+ *
+ *                                        standard (§4.2.3.3)                   FastAbort (§4.2.3.4)
+ *   commands numbered before it          are waited for                        are waited for
+ *   data that R2Ts of ours asked for     are waited for, then the response     are not; they are dropped when they come
+ *   other sessions                       find a unit attention                 are told by asynchronous event 5, too
+ *
+ * A wait has a limit: Linux by default answers no R2T once it has sent a reset, whatever was negotiated, and must not
+ * hang on that.
+ */
+import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
+import type { CommandOrder } from './command-order.js';
+import { IMMEDIATE, RESPONSE } from './constants.js';
+import type { Parameters } from './negotiation.js';
+import type { Pdu } from './pdu.js';
+import type { FullFeatureOwner } from './phase-owner.js';
+import { serialDistance } from './serial.js';
+import type { Session } from './session.js';
+import type { MessageSink } from './async-messages.js';
+
+/** Longest wait for commands or data before a function goes on without them. */
+const WAIT_MS = 1000;
+/** Functions that wait at once; more go on without waiting. */
+const WAITING_MAX = 64;
+/** From this iSCSIProtocolLevel on, RFC 7144's task management functions may be used (RFC 7144 §7.1.1). */
+const PROTOCOL_LEVEL_RFC7144 = 2;
+
+const {
+  ABORT_TASK,
+  ABORT_TASK_SET,
+  CLEAR_TASK_SET,
+  I_T_NEXUS_RESET,
+  LOGICAL_UNIT_RESET,
+  QUERY_TASK,
+  TARGET_COLD_RESET,
+  TARGET_WARM_RESET,
+  TASK_REASSIGN,
+} = TASK_MANAGEMENT;
+const { FUNCTION_COMPLETE, NOT_SUPPORTED, REASSIGNMENT_NOT_SUPPORTED, TASK_DOES_NOT_EXIST } =
+  TASK_MANAGEMENT_RESPONSE;
+
+/** Functions that end several tasks, by what they reach. */
+const REACH: ReadonlyMap<number, 'unit' | 'nexus' | 'target'> = new Map([
+  [ABORT_TASK_SET, 'unit'],
+  [CLEAR_TASK_SET, 'unit'],
+  [LOGICAL_UNIT_RESET, 'unit'],
+  [I_T_NEXUS_RESET, 'nexus'],
+  [TARGET_WARM_RESET, 'target'],
+  [TARGET_COLD_RESET, 'target'],
+]);
+
+/** A request, read out of its PDU. */
+interface Request {
+  functionCode: number;
+  itt: number;
+  lunHigh: number;
+  lunLow: number;
+  referenced: number;
+}
+
+/** A function that waits for the commands before it. */
+interface Early {
+  readonly cmdSN: number;
+  readonly run: () => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** The full feature phase as this file sees it. */
+export interface ManagedPhase extends MessageSink {
+  readonly parameters: Parameters;
+}
+
+export class TaskManager {
+  readonly #owner: FullFeatureOwner;
+  readonly #session: Session;
+  readonly #order: CommandOrder;
+  readonly #phase: ManagedPhase;
+  #early: Early[] = [];
+  /** Who waits for the data of a target transfer tag whose task was aborted. */
+  readonly #late = new Map<number, () => void>();
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #closed = false;
+
+  constructor(owner: FullFeatureOwner, session: Session, order: CommandOrder, phase: ManagedPhase) {
+    this.#owner = owner;
+    this.#session = session;
+    this.#order = order;
+    this.#phase = phase;
+  }
+
+  /** Task Management Function Request (§11.5). */
+  request(pdu: Pdu): void {
+    const { view, at } = pdu;
+    const functionCode = pdu.buffer[at + 1] & 0x7f;
+    const cmdSN = view.getUint32(at + 24);
+    const request: Request = {
+      functionCode,
+      itt: view.getUint32(at + 16),
+      lunHigh: view.getUint32(at + 8),
+      lunLow: view.getUint32(at + 12),
+      referenced: view.getUint32(at + 20),
+    };
+    const { protocolLevel } = this.#phase.parameters;
+    if (functionCode > TASK_REASSIGN && protocolLevel < PROTOCOL_LEVEL_RFC7144)
+      this.#respond(request, NOT_SUPPORTED);
+    else if (functionCode === TASK_REASSIGN) this.#respond(request, REASSIGNMENT_NOT_SUPPORTED);
+    else if (functionCode === ABORT_TASK) this.#abortTask(request, cmdSN, view.getUint32(at + 32));
+    else {
+      const reach = REACH.get(functionCode);
+      const immediate = (pdu.buffer[at] & IMMEDIATE) !== 0;
+      if (reach === undefined || !immediate) this.#perform(request);
+      else this.#afterCommands(request, cmdSN, reach === 'target');
+    }
+  }
+
+  #abortTask(request: Request, cmdSN: number, refCmdSN: number): void {
+    const task = this.#session.tasks.get(request.referenced);
+    if (task === undefined) {
+      const counts = this.#order.abort(refCmdSN, cmdSN);
+      this.#respond(request, counts ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST);
+    } else if (task.held) {
+      // Ended already; only its status waits for data that the initiator now won't send.
+      task.abandonHeld();
+      this.#respond(request, FUNCTION_COMPLETE);
+    } else this.#perform(request);
+  }
+
+  /**
+   * An immediate function concerns the commands numbered before it, also those that are not here yet (§4.2.3.3 b); for
+   * a reset of the target they count as received (the same clause).
+   */
+  #afterCommands(request: Request, cmdSN: number, plug: boolean): void {
+    const session = this.#session;
+    const missing = serialDistance(cmdSN, session.expCmdSN);
+    if (missing <= 0 || missing > session.window || this.#early.length >= WAITING_MAX) {
+      this.#perform(request);
+      return;
+    }
+    if (plug) {
+      this.#order.plug(cmdSN);
+      this.#perform(request);
+      return;
+    }
+    const run = (): void => this.#perform(request);
+    const timer = this.#timer(() => {
+      this.#early = this.#early.filter((one) => one.timer !== timer);
+      run();
+    });
+    this.#early.push({ cmdSN, run, timer });
+  }
+
+  /** True while a function waits for commands. */
+  get waits(): boolean {
+    return this.#early.length > 0;
+  }
+
+  /** ExpCmdSN has moved on. */
+  commandsArrived(): void {
+    const { expCmdSN } = this.#session;
+    const ready = this.#early.filter(({ cmdSN }) => serialDistance(cmdSN, expCmdSN) <= 0);
+    if (ready.length === 0) return;
+    this.#early = this.#early.filter((one) => !ready.includes(one));
+    for (const { run, timer } of ready) {
+      this.#stopTimer(timer);
+      run();
+    }
+  }
+
+  #perform(request: Request): void {
+    const session = this.#session;
+    const { functionCode, lunHigh, lunLow, referenced } = request;
+    const named = functionCode === ABORT_TASK || functionCode === QUERY_TASK;
+    const owed = this.#owedTags(request);
+    session.endsOwnTasks(() =>
+      session.target.port.manage(
+        {
+          nexus: session.nexus,
+          function: functionCode,
+          lunHigh,
+          lunLow,
+          task: named ? session.tasks.get(referenced) : undefined,
+        },
+        (response, additional) =>
+          this.#whenTaken(owed, () => {
+            this.#respond(request, response, additional);
+            if (functionCode === TARGET_COLD_RESET && response === FUNCTION_COMPLETE)
+              this.#owner.targetWasReset();
+          }),
+      ),
+    );
+  }
+
+  /** Target transfer tags of the tasks that will end, whose data the initiator still owes (§4.2.3.3 a). */
+  #owedTags({ functionCode, lunHigh, lunLow }: Request): number[] {
+    const reach = REACH.get(functionCode);
+    if (reach === undefined || this.#phase.parameters.taskReporting === 'FastAbort') return [];
+    const tags: number[] = [];
+    for (const task of this.#session.tasks.values()) {
+      if (reach === 'unit' && (task.lunHigh !== lunHigh || task.lunLow !== lunLow)) continue;
+      tags.push(...task.out.openTags());
+    }
+    return tags;
+  }
+
+  #whenTaken(tags: readonly number[], done: () => void): void {
+    const owed = new Set(tags);
+    if (owed.size === 0) {
+      done();
+      return;
+    }
+    const finish = (): void => {
+      this.#stopTimer(timer);
+      for (const tag of tags) this.#late.delete(tag);
+      done();
+    };
+    const timer = this.#timer(finish);
+    for (const tag of tags)
+      this.#late.set(tag, () => {
+        owed.delete(tag);
+        if (owed.size === 0) finish();
+      });
+  }
+
+  /** The last data of a sequence came whose task is gone: they are dropped, but may have been waited for. */
+  lateData(tag: number): void {
+    this.#late.get(tag)?.();
+  }
+
+  /** Task Management Function Response (§11.6), with RFC 7144's additional response information. */
+  #respond({ itt }: Request, response: number, additional = 0): void {
+    if (this.#closed) return;
+    this.#phase.send({
+      opcode: RESPONSE.TASK_MANAGEMENT,
+      detail: response << 8,
+      itt,
+      words: [(additional << 8) >>> 0, 0, 0],
+    });
+  }
+
+  #timer(expired: () => void): NodeJS.Timeout {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      expired();
+    }, WAIT_MS);
+    this.#timers.add(timer);
+    return timer;
+  }
+
+  #stopTimer(timer: NodeJS.Timeout): void {
+    clearTimeout(timer);
+    this.#timers.delete(timer);
+  }
+
+  /** The connection is gone. */
+  close(): void {
+    this.#closed = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    this.#early = [];
+    this.#late.clear();
+  }
+}
