@@ -60,6 +60,23 @@ async function challenged(target: Target, algorithms = '5'): Promise<Challenge> 
   };
 }
 
+/** A session of somebody who has proved to be that user; throws if the login is refused. */
+export async function chapLogin(
+  target: Target,
+  { name, secret }: { name: string; secret: string },
+  algorithms = '5',
+): Promise<Session> {
+  const state = await challenged(target, algorithms);
+  const hash = ALGORITHMS.find(([number]) => number === state.algorithm)?.[1] ?? 'md5';
+  const answer = await finish(state, {
+    CHAP_N: name,
+    CHAP_R: hex(respond(hash, state.identifier, secret, state.challenge)),
+  });
+  const { loginStatus } = answer.pdu;
+  if (loginStatus !== 0) throw new Error(`login refused: ${loginStatus.toString(16).padStart(4, '0')}h`);
+  return state.session;
+}
+
 const user = (target: Target): { name: string; secret: string; mutualName: string; mutualSecret: string } => {
   if (target.profile.chap === undefined) throw new Error('no CHAP user');
   return target.profile.chap;

@@ -18,8 +18,13 @@ export class Connection {
   #bytes: Buffer = Buffer.alloc(0);
   #ended = false;
 
-  static async open(host: string, port: number): Promise<Connection> {
-    const socket = connect({ host, port, noDelay: true });
+  static async open(host: string, port: number, localAddress?: string): Promise<Connection> {
+    const socket = connect({
+      host,
+      port,
+      noDelay: true,
+      ...(localAddress === undefined ? {} : { localAddress }),
+    });
     await once(socket, 'connect');
     return new Connection(socket);
   }

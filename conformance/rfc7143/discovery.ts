@@ -21,6 +21,16 @@ async function sendTargets(t: Tap, session: Session, value: string): Promise<[st
   return decodeKeys(Buffer.concat(parts));
 }
 
+/** What a discovery session of this initiator is told. */
+export async function discovered(
+  t: Tap,
+  target: Target,
+  initiatorName: string,
+  value = 'All',
+): Promise<[string, string][]> {
+  return sendTargets(t, await Session.login(target, { discovery: true, initiatorName }), value);
+}
+
 const discover = (target: Target, keys: Record<string, string> = {}): Promise<Session> =>
   Session.login(target, { discovery: true, keys });
 

@@ -1,4 +1,5 @@
 /** conformance/matrix.md: every requirement that is tested, by theme, and those that are not. */
+import { access } from './access.js';
 import { asynchronous } from './asynchronous.js';
 import { chap } from './chap.js';
 import { command } from './command.js';
@@ -7,6 +8,7 @@ import { discovery } from './discovery.js';
 import { life } from './life.js';
 import { login } from './login.js';
 import { negotiation } from './negotiation.js';
+import { portals } from './portals.js';
 import type { Requirement } from './requirement.js';
 import { taskManagement } from './task-management.js';
 import { untested } from './untested.js';
@@ -24,6 +26,8 @@ export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   'task-management': taskManagement,
   asynchronous,
   life,
+  portals,
+  access,
 };
 
 const HEAD = `# What RFC 7143 and RFC 7144 ask of a target, and which test shows it

@@ -87,7 +87,7 @@ export class Session {
   readonly #aside = new Map<number, Pdu[]>();
 
   static async connect(target: Target): Promise<Session> {
-    const session = new Session(await Connection.open(target.host, target.port), target.lun);
+    const session = new Session(await Connection.open(target.host, target.port, target.from), target.lun);
     target.sessions.push(session);
     return session;
   }

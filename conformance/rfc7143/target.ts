@@ -36,6 +36,8 @@ export interface Started {
 }
 
 export interface Target extends Started {
+  /** Address that the initiator connects from; undefined: as the system chooses. */
+  from?: string;
   /** Sessions of the running test, closed after it. */
   sessions: Session[];
   /** An ISID that no session used before. */

@@ -19,6 +19,15 @@ export interface AccessRule {
   luns: readonly LunAccess[];
 }
 
+/** Where initiators are sent instead of being let in (RFC 7143 §11.13.5, class 01h). */
+export interface Redirect {
+  /** HOST:PORT. */
+  address: string;
+  permanent: boolean;
+  /** Only those who come by a portal of this group; undefined: all. */
+  portalGroupTag?: number;
+}
+
 /** SPC-6 §5.18.2. */
 export type AccessState = 'optimized' | 'non-optimized' | 'standby' | 'unavailable';
 
@@ -30,6 +39,7 @@ export interface TargetConfiguration {
   /** The first rule that fits decides; none fits: the target does not exist for that initiator. */
   access: readonly AccessRule[];
   authentication: AuthenticationOptions;
+  redirect?: Redirect;
   /** START STOP UNIT may disable the slave. */
   allowEject: boolean;
   /** START STOP UNIT may enable the slave. */

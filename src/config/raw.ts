@@ -4,7 +4,14 @@ import type { LogLevel } from './configuration.js';
 
 export interface RawUser {
   name: string;
-  secretFile: string;
+  secretFile?: string;
+  secretCredential?: string;
+}
+
+export interface RawRedirect {
+  to: string;
+  permanent?: boolean;
+  portalGroupTag?: number;
 }
 
 export interface RawAuthentication {
@@ -36,6 +43,7 @@ export interface RawTarget {
   physicalBlockBytes?: 512 | 4096;
   writeSameToEnd?: boolean;
   reportChanges?: boolean;
+  redirect?: RawRedirect;
   accessStates?: Record<string, 'optimized' | 'non-optimized' | 'standby' | 'unavailable'>;
 }
 

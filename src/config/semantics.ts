@@ -8,10 +8,18 @@ import { SOCKET_PATH_BYTES_MAX } from '../admin/protocol.js';
 import { normaliseName } from '../iscsi/names.js';
 import type { LunAccess } from '../scsi/port.js';
 import { ISCSI_PORT, formatHostPort, isNetwork, parseHostPort } from './addresses.js';
-import type { AccessRule, Configuration, TargetConfiguration } from './configuration.js';
-import type { RawAuthentication, RawConfiguration, RawPortal, RawRule, RawTarget, RawUser } from './raw.js';
+import type { AccessRule, Configuration, Redirect, TargetConfiguration } from './configuration.js';
+import type {
+  RawAuthentication,
+  RawConfiguration,
+  RawPortal,
+  RawRedirect,
+  RawRule,
+  RawTarget,
+  RawUser,
+} from './raw.js';
 import { defaultControlSocket } from './runtime-folder.js';
-import { readSecret } from './secrets.js';
+import { credentialFile, readSecret } from './secrets.js';
 
 /** Best first; what a target without a choice of its own accepts. */
 export const DEFAULT_ALGORITHMS: readonly ChapAlgorithm[] = ['SHA3_256', 'SHA256', 'SHA1', 'MD5'];
@@ -129,10 +137,26 @@ class Checks {
           this.#complain(`${path}/accessStates`, `no portal has group tag ${tag}`);
       }
     }
+    if (raw.redirect !== undefined)
+      target.redirect = this.#redirect(raw.redirect, `${path}/redirect`, portals);
     if (raw.physicalBlockBytes !== undefined) target.physicalBlockBytes = raw.physicalBlockBytes;
     if (raw.writeSameToEnd !== undefined) target.writeSameToEnd = raw.writeSameToEnd;
     if (raw.reportChanges !== undefined) target.reportChanges = raw.reportChanges;
     return target;
+  }
+
+  #redirect(raw: RawRedirect, path: string, portals: readonly PortalOptions[]): Redirect {
+    const { to, permanent = false, portalGroupTag } = raw;
+    const parsed = parseHostPort(to);
+    if (parsed === undefined) this.#complain(`${path}/to`, `"${to}" is not HOST:PORT`);
+    const { host, port } = parsed ?? { host: '', port: 0 };
+    const redirect: Redirect = { address: formatHostPort(host, port), permanent };
+    if (portalGroupTag !== undefined) {
+      if (!portals.some((portal) => portal.portalGroupTag === portalGroupTag))
+        this.#complain(`${path}/portalGroupTag`, `no portal has group tag ${portalGroupTag}`);
+      redirect.portalGroupTag = portalGroupTag;
+    }
+    return redirect;
   }
 
   authentication(raw: RawAuthentication | undefined, path: string): AuthenticationOptions {
@@ -147,7 +171,7 @@ class Checks {
       const mutual = this.#user(raw.mutual, `${path}/mutual`);
       if (mutual.secret.length > 0 && users.some(({ secret }) => secret.equals(mutual.secret)))
         this.#complain(
-          `${path}/mutual/secretFile`,
+          `${path}/mutual/${raw.mutual.secretFile === undefined ? 'secretCredential' : 'secretFile'}`,
           'the same secret in both directions is forbidden (RFC 7143 §9.2.1)',
         );
       options.mutual = mutual;
@@ -155,11 +179,20 @@ class Checks {
     return options;
   }
 
-  #user({ name, secretFile }: RawUser, path: string): ChapUser {
-    const read = readSecret(this.path(secretFile));
+  #user(raw: RawUser, path: string): ChapUser {
+    const { name } = raw;
+    const [key, read] = this.#secret(raw);
     if ('secret' in read) return { name, secret: read.secret };
-    this.#complain(`${path}/secretFile`, read.mistake);
+    this.#complain(`${path}${key}`, read.mistake);
     return { name, secret: Buffer.alloc(0) };
+  }
+
+  #secret({ secretFile, secretCredential }: RawUser): [key: string, read: ReturnType<typeof readSecret>] {
+    if ((secretFile === undefined) === (secretCredential === undefined))
+      return ['', { mistake: 'give either secretFile or secretCredential' }];
+    if (secretFile !== undefined) return ['/secretFile', readSecret(this.path(secretFile))];
+    const file = credentialFile(secretCredential ?? '');
+    return ['/secretCredential', typeof file === 'string' ? readSecret(file, 'systemd') : file];
   }
 
   #rule(raw: RawRule, path: string, target: RawTarget, portals: readonly PortalOptions[]): AccessRule {

@@ -91,6 +91,8 @@ export class Login {
   #chap: Chap | undefined;
   #introduced = false;
   #declared = false;
+  /** Set with a refusal of class 01h: where the target is now. */
+  #movedTo: string | undefined;
   result: LoginResult | undefined;
 
   constructor(services: LoginServices) {
@@ -135,7 +137,8 @@ export class Login {
     }
     this.#chunkBytes += pdu.dataBytes;
     if (this.#chunkBytes > TEXT_BYTES_MAX) throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'too much text');
-    this.#chunks.push(Buffer.from(buffer.subarray(pdu.dataAt, pdu.dataAt + pdu.dataBytes)));
+    if (pdu.dataBytes > 0)
+      this.#chunks.push(Buffer.from(buffer.subarray(pdu.dataAt, pdu.dataAt + pdu.dataBytes)));
     if (more) return this.#respond(itt, EMPTY, false, 0);
     const pairs = parseText(Buffer.concat(this.#chunks));
     this.#chunks = [];
@@ -206,10 +209,14 @@ export class Login {
       throw new Refusal(LOGIN_STATUS.NOT_FOUND, 'no such target for this initiator');
     this.#target = target;
     this.#authentication = target.authentication(asker);
-    const { moved } = target;
+    const moved = target.moved?.(asker);
     if (moved !== undefined) {
-      reply.push(['TargetAddress', moved.address]);
-      throw new Moved(moved.permanent, moved.address);
+      this.#movedTo = moved.address;
+      const { TARGET_MOVED_PERMANENTLY, TARGET_MOVED_TEMPORARILY } = LOGIN_STATUS;
+      throw new Refusal(
+        moved.permanent ? TARGET_MOVED_PERMANENTLY : TARGET_MOVED_TEMPORARILY,
+        `moved to ${moved.address}`,
+      );
     }
     reply.push(['TargetPortalGroupTag', String(this.#services.portalGroupTag)]);
     if (target.alias !== undefined) reply.push(['TargetAlias', target.alias]);
@@ -345,10 +352,6 @@ export class Login {
     return this.#fields(itt, flags, false, this.#first?.tsih ?? 0, status, data);
   }
 
-  get #movedTo(): string | undefined {
-    return this.#target?.moved?.address;
-  }
-
   #fields(
     itt: number,
     flags: number,
@@ -368,16 +371,6 @@ export class Login {
       words: [status * 0x10000, 0, 0],
       data,
     };
-  }
-}
-
-/** The target has moved (§11.13.5, class 01h): TargetAddress says where. */
-class Moved extends Refusal {
-  constructor(permanent: boolean, address: string) {
-    super(
-      permanent ? LOGIN_STATUS.TARGET_MOVED_PERMANENTLY : LOGIN_STATUS.TARGET_MOVED_TEMPORARILY,
-      `moved to ${address}`,
-    );
   }
 }
 

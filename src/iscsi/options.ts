@@ -56,8 +56,8 @@ export interface IscsiTargetOptions {
   access: (asker: Asker) => readonly LunAccess[] | undefined;
   /** Authentication that this asker has to pass. */
   authentication: (asker: Asker) => AuthenticationOptions;
-  /** Set: logins are answered with a redirection (RFC 7143 §11.13.5, class 01h). */
-  moved?: { permanent: boolean; address: string };
+  /** Where this asker is sent instead of being let in (RFC 7143 §11.13.5, class 01h); undefined: it is let in. */
+  moved?: (asker: Asker) => { permanent: boolean; address: string } | undefined;
 }
 
 /** Limits of what peers can make the target hold, and its preferences in negotiation (RFC 7143 §13). */

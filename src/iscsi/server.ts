@@ -319,8 +319,12 @@ export class IscsiServer implements IscsiService {
     for (const session of this.#sessions.all()) {
       const target = this.#targets.get(session.target.name);
       const { initiatorName, portalGroupTag, user } = session.identity;
-      const luns = target?.access({ initiatorName, address: session.nexus.address, portalGroupTag, user });
-      if (luns === undefined) this.#sessions.end(session, 'killed', 'access was withdrawn');
+      const asker = { initiatorName, address: session.nexus.address, portalGroupTag, user };
+      const luns = target?.access(asker);
+      const users = target?.authentication(asker).users ?? [];
+      if (users.length > 0 && !users.some(({ name }) => name === user))
+        this.#sessions.end(session, 'killed', 'its CHAP user is not accepted any more');
+      else if (luns === undefined) this.#sessions.end(session, 'killed', 'access was withdrawn');
       else if (JSON.stringify(luns) !== JSON.stringify(session.nexus.luns))
         session.target.port.changeAccess(session.nexus, luns);
     }

@@ -54,7 +54,9 @@ export class TextExchange {
     }
     this.#incomingBytes += pdu.dataBytes;
     if (this.#incomingBytes > REQUEST_BYTES_MAX) return this.#refuse(REJECT.PROTOCOL_ERROR);
-    this.#incoming.push(Buffer.from(pdu.buffer.subarray(pdu.dataAt, pdu.dataAt + pdu.dataBytes)));
+    // Empty ones may come without end: they must not even cost an entry.
+    if (pdu.dataBytes > 0)
+      this.#incoming.push(Buffer.from(pdu.buffer.subarray(pdu.dataAt, pdu.dataAt + pdu.dataBytes)));
     if (more) return this.#send(itt, EMPTY, false, false);
     return this.#answer(itt, final);
   }

@@ -116,6 +116,11 @@ function reset(unit: LogicalUnit, by: Path | undefined, done: () => void): void 
 }
 
 function resetAll({ nexus }: TaskManagementRequest, units: readonly LogicalUnit[], done: Done): void {
+  // Who sees one side only must not disturb the users of the other.
+  if (!units.every((unit) => nexus.paths.some((path) => path?.unit === unit))) {
+    done(RESPONSE.AUTHORIZATION_FAILED, 0);
+    return;
+  }
   let left = units.length;
   for (const unit of units) {
     reset(

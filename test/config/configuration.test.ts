@@ -370,3 +370,59 @@ void t.test(
     t.end();
   },
 );
+
+void t.test('a secret may be a systemd credential, and every way in which it is not there is told', (t) => {
+  const folder = t.testdir();
+  const text = `${TARGET}    authentication: { users: [{ name: u, secretCredential: chap }] }\n`;
+  const { CREDENTIALS_DIRECTORY: before } = process.env;
+  t.teardown(() => {
+    if (before === undefined) delete process.env['CREDENTIALS_DIRECTORY'];
+    else process.env['CREDENTIALS_DIRECTORY'] = before;
+  });
+  delete process.env['CREDENTIALS_DIRECTORY'];
+  const parse = (yaml = text): string => {
+    try {
+      const { users } = parseConfiguration(yaml, join(folder, 'f.yaml')).targets[0].authentication;
+      return users[0].secret.toString();
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  t.match(parse(), /secretCredential systemd gives this process no credentials: add LoadCredential=chap:/);
+  process.env['CREDENTIALS_DIRECTORY'] = folder;
+  t.match(parse(), /can't read the secret file .*chap \(ENOENT\)/);
+  // systemd lets the service's user in by an access list, which shows as the group's right to read.
+  writeFileSync(join(folder, 'chap'), 'a secret by systemd\n', { mode: 0o440 });
+  t.equal(parse(), 'a secret by systemd');
+  chmodSync(join(folder, 'chap'), 0o444);
+  t.match(parse(), /has mode 0444: others could read the secret/);
+  t.match(
+    parse(text.replace('chap }', 'chap, secretFile: x }')),
+    /give either secretFile or secretCredential/,
+  );
+  t.match(parse(text.replace(', secretCredential: chap', '')), /give either secretFile or secretCredential/);
+  t.match(parse(text.replace(': chap', ': ../chap')), /secretCredential must match pattern/);
+  t.end();
+});
+
+void t.test('a redirection names HOST:PORT, and a portal group that exists', (t) => {
+  const folder = t.testdir();
+  const parse = (redirect: string): unknown => {
+    try {
+      return parseConfiguration(`${TARGET}    redirect: ${redirect}\n`, join(folder, 'f.yaml')).targets[0]
+        .redirect;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  t.same(parse('{ to: storage.example.com }'), { address: 'storage.example.com:3260', permanent: false });
+  t.same(parse("{ to: '[2001:db8::1]:4000', permanent: true, portalGroupTag: 1 }"), {
+    address: '[2001:db8::1]:4000',
+    permanent: true,
+    portalGroupTag: 1,
+  });
+  t.match(parse('{ to: "a:b:c" }'), /"a:b:c" is not HOST:PORT/);
+  t.match(parse('{ to: a, portalGroupTag: 9 }'), /no portal has group tag 9/);
+  t.match(parse('{ permanent: true }'), /key "to" is missing/);
+  t.end();
+});

@@ -1,0 +1,252 @@
+/**
+ * Portals, portal groups, discovery and redirection, from the configuration to the wire (RFC 7143 §4.4, §11.13.5, §13.8,
+ * §13.9, Appendix C).
+ */
+import { networkInterfaces } from 'node:os';
+import { freePort } from '../support/ports.js';
+import { discovered } from './discovery.js';
+import { namesFor } from './login.js';
+import { valuesOf } from './keys.js';
+import { STAGE } from './pdu.js';
+import { only, Session } from './session.js';
+import type { Requirement } from './requirement.js';
+import { ANY_PORT, site, startSite } from './site.js';
+import type { Target } from './target.js';
+
+const ANOTHER_PORT = { listen: '127.0.0.2:0', portalGroupTag: 2 } as const;
+const HOST_A = 'iqn.2026-01.org.example:host-a';
+const HOST_B = 'iqn.2026-01.org.example:host-b';
+
+/** The first response to a login without authentication. */
+async function firstResponse(target: Target, initiator = HOST_A): Promise<ReturnType<Session['loginStep']>> {
+  const session = await Session.connect(target);
+  return session.loginStep(
+    { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, isid: target.freshIsid() },
+    { ...namesFor(target), InitiatorName: initiator },
+  );
+}
+
+const hasIPv6 = (): boolean =>
+  Object.values(networkInterfaces())
+    .flat()
+    .some((address) => address?.address === '::1');
+
+export const portals: readonly Requirement[] = [
+  {
+    id: 'PORT-01',
+    clause: 'RFC 7143 §13.9, §4.4.2',
+    level: 'MUST',
+    text: 'a portal answers with the tag of its own group, and SendTargets names every portal with its tag',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT, ANOTHER_PORT],
+        targets: [site.target('a')],
+      }));
+      for (const [portal, tag] of [
+        [0, '1'],
+        [1, '2'],
+      ] as const)
+        t.equal(only(await firstResponse(at('a', portal)), 'TargetPortalGroupTag'), tag);
+      const pairs = await discovered(t, at('a'), HOST_A);
+      t.same(
+        valuesOf(pairs, 'TargetAddress'),
+        daemon.portals.map(({ host, port }, index) => `${host}:${port},${index + 1}`),
+      );
+    },
+  },
+  {
+    id: 'PORT-02',
+    clause: 'RFC 7143 §4.4.3, §3.4.2',
+    level: 'MUST',
+    text: 'one ISID may have a session with each portal group: they are different I_T nexuses, and neither replaces the other',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT, ANOTHER_PORT],
+        targets: [site.target('a')],
+      }));
+      const one = await Session.login(at('a', 0));
+      const two = await Session.login(at('a', 1), { isid: one.isid });
+      t.same(await one.fence(), []);
+      t.same(await two.fence(), []);
+    },
+  },
+  {
+    id: 'PORT-03',
+    clause: 'RFC 7143 §13.8',
+    level: 'MUST',
+    text: 'an advertised address stands in SendTargets instead of the local one: a name, IPv4, or IPv6 in brackets',
+    async run(t) {
+      const advertised = ['storage.example.com:3260', '192.0.2.7:4000', '[2001:db8::7]:3260'];
+      const { at } = await startSite(t, ['a'], () => ({
+        portals: advertised.map((advertise, index) => ({
+          ...ANY_PORT,
+          portalGroupTag: index + 7,
+          advertise,
+        })),
+        targets: [site.target('a')],
+      }));
+      const pairs = await discovered(t, at('a'), HOST_A);
+      t.same(
+        valuesOf(pairs, 'TargetAddress'),
+        advertised.map((address, index) => `${address},${index + 7}`),
+      );
+    },
+  },
+  {
+    id: 'PORT-04',
+    clause: 'RFC 7143 §13.8, §4.2.7.3',
+    level: 'MUST',
+    text: 'a portal on IPv6 lets in, and SendTargets names its address in brackets',
+    needs: hasIPv6,
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => ({
+        portals: [{ listen: '[::1]:0' }],
+        targets: [site.target('a', { access: [{ initiator: '*', address: '::1/128' }] })],
+      }));
+      const session = await Session.login(at('a'));
+      t.same(await session.fence(), []);
+      t.same(valuesOf(await discovered(t, at('a'), HOST_A), 'TargetAddress'), [
+        `[::1]:${daemon.portals[0]?.port},1`,
+      ]);
+    },
+  },
+  {
+    id: 'PORT-05',
+    clause: 'RFC 7143 Appendix C',
+    level: 'MUST',
+    text: 'a portal that listens on every address is named by the one that the asker has reached',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => ({
+        portals: [{ listen: '0.0.0.0:0' }],
+        targets: [site.target('a')],
+      }));
+      const port = daemon.portals[0]?.port ?? 0;
+      for (const host of ['127.0.0.1', '127.0.0.3']) {
+        const pairs = await discovered(t, { ...at('a'), host }, HOST_A);
+        t.same(valuesOf(pairs, 'TargetAddress'), [`${host}:${port},1`]);
+      }
+    },
+  },
+  {
+    id: 'PORT-06',
+    clause: 'RFC 7143 Appendix C, §9.2',
+    level: 'MUST',
+    text: 'SendTargets shows what the asker may log in to, by which portals, and nothing else: each is tried',
+    async run(t) {
+      const rules = {
+        a: [{ initiator: HOST_A }],
+        b: [{ initiator: '*host-b', portalGroupTag: 2 }],
+        both: [{ initiator: HOST_A, portalGroupTag: 2 }, { initiator: HOST_B }],
+        nobody: [],
+      };
+      const names = Object.keys(rules);
+      const { at, daemon } = await startSite(t, names, () => ({
+        portals: [ANY_PORT, ANOTHER_PORT],
+        targets: Object.entries(rules).map(([name, access]) => site.target(name, { access })),
+      }));
+      for (const initiator of [HOST_A, HOST_B, 'iqn.2026-01.org.example:host-c']) {
+        const pairs = await discovered(t, at('a'), initiator);
+        const shown = new Set<string>();
+        let name = '';
+        for (const [key, value] of pairs) {
+          if (key === 'TargetName') name = value;
+          else shown.add(`${name} ${value}`);
+        }
+        for (const target of names) {
+          for (const [portal, { host, port }] of daemon.portals.entries()) {
+            const { pdu } = await firstResponse(at(target, portal), initiator);
+            const listed = shown.has(`${site.PREFIX}${target} ${host}:${port},${portal + 1}`);
+            t.equal(pdu.loginStatus, listed ? 0 : 0x0203, `${initiator} at ${target} by portal ${portal}`);
+          }
+          const named = await discovered(t, at(target), initiator, site.PREFIX + target);
+          const listed = [...shown].some((line) => line.startsWith(`${site.PREFIX}${target} `));
+          t.equal(named.length > 0, listed, 'asked for by its name');
+        }
+      }
+    },
+  },
+  {
+    id: 'PORT-07',
+    clause: 'RFC 7143 §11.13.5, §13.8',
+    level: 'MUST',
+    text: 'a target that has moved answers 0101h or 0102h with TargetAddress without a tag, and lets nobody in there',
+    async run(t) {
+      for (const [permanent, status] of [
+        [false, 0x0101],
+        [true, 0x0102],
+      ] as const) {
+        const { at } = await startSite(t, ['a'], () => ({
+          portals: [ANY_PORT],
+          targets: [site.target('a', { redirect: { to: 'storage.example.com:3261', permanent } })],
+        }));
+        for (const csg of [STAGE.SECURITY, STAGE.OPERATIONAL]) {
+          const session = await Session.connect(at('a'));
+          const answer = await session.loginStep(
+            { transit: true, csg, nsg: STAGE.FULL_FEATURE, isid: at('a').freshIsid() },
+            { ...namesFor(at('a')), ...(csg === STAGE.SECURITY ? { AuthMethod: 'None' } : {}) },
+          );
+          t.equal(answer.pdu.loginStatus, status);
+          t.same(answer.keys, [['TargetAddress', 'storage.example.com:3261']]);
+          t.notOk(answer.pdu.final, 'T is 0');
+          t.same(await session.connection.untilClosed(), []);
+        }
+      }
+    },
+  },
+  {
+    id: 'PORT-08',
+    clause: 'RFC 7143 §11.13.5',
+    level: 'MUST',
+    text: 'a redirection to another portal group can be followed; it comes and goes with a reload, and sessions that are there stay',
+    async run(t) {
+      const port = await freePort();
+      const listen = [ANY_PORT, { listen: `127.0.0.2:${port}`, portalGroupTag: 2 }];
+      const plain = { portals: listen, targets: [site.target('a')] };
+      const redirect = { to: `127.0.0.2:${port}`, portalGroupTag: 1 };
+      const { at, reload } = await startSite(t, ['a'], () => plain);
+      const early = await Session.login(at('a'));
+      await reload({ portals: listen, targets: [site.target('a', { redirect })] });
+      t.same(await early.fence(), [], 'the session goes on');
+      const answer = await firstResponse(at('a'));
+      t.equal(answer.pdu.loginStatus, 0x0101);
+      const [host = '', to] = only(answer, 'TargetAddress').split(':');
+      const followed = await Session.login({ ...at('a'), host, port: Number(to) });
+      t.same(await followed.fence(), []);
+      await reload(plain);
+      t.equal((await firstResponse(at('a'))).pdu.loginStatus, 0);
+      t.same(await followed.fence(), []);
+    },
+  },
+  {
+    id: 'PORT-09',
+    clause: 'RFC 7143 §11.13.5, §9.2',
+    level: 'MUST',
+    text: 'who may not see a target does not learn where it has moved to',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT],
+        targets: [site.target('a', { access: [{ initiator: HOST_A }], redirect: { to: '192.0.2.1:3260' } })],
+      }));
+      const answer = await firstResponse(at('a'), HOST_B);
+      t.equal(answer.pdu.loginStatus, 0x0203);
+      t.same(answer.keys, []);
+    },
+  },
+  {
+    id: 'PORT-10',
+    clause: 'RFC 7143 Appendix C',
+    level: 'MUST',
+    text: 'portals that come and go with a reload do so in SendTargets too, and sessions of a portal that is gone stay',
+    async run(t) {
+      const { at, reload } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT, ANOTHER_PORT],
+        targets: [site.target('a')],
+      }));
+      const session = await Session.login(at('a', 1));
+      t.equal(valuesOf(await discovered(t, at('a'), HOST_A), 'TargetAddress').length, 2);
+      await reload({ portals: [ANY_PORT], targets: [site.target('a')] });
+      t.equal(valuesOf(await discovered(t, at('a'), HOST_A), 'TargetAddress').length, 1);
+      t.same(await session.fence(), []);
+    },
+  },
+];
