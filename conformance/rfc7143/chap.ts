@@ -1,10 +1,13 @@
 /** CHAP, one-way and mutual (RFC 7143 §9.2.1, §12.1.3). */
 import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { valuesOf } from './keys.js';
 import { isOneOf, LOGIN_STATUS, namesFor } from './login.js';
 import { OP, STAGE, type LoginFields } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { INITIATOR_NAME, only, Session, type LoginAnswer } from './session.js';
+import { INITIATOR_NAME, only, Session, type LoginAnswer, type SessionOptions } from './session.js';
+import { ANY_PORT, site, startSite, type Site } from './site.js';
 import type { Target } from './target.js';
 
 /** Numbers of the algorithms in the registry of IANA, and the length of their results. */
@@ -36,6 +39,8 @@ function binary(value: string): Buffer {
 const SECURITY: LoginFields = { transit: false, csg: STAGE.SECURITY };
 const ONWARD: LoginFields = { transit: true, csg: STAGE.SECURITY, nsg: STAGE.FULL_FEATURE };
 
+const DISCOVERY = { InitiatorName: INITIATOR_NAME, SessionType: 'Discovery' } as const;
+
 interface Challenge {
   session: Session;
   fields: LoginFields;
@@ -45,10 +50,17 @@ interface Challenge {
 }
 
 /** To the point where the target has sent its challenge. */
-async function challenged(target: Target, algorithms = '5'): Promise<Challenge> {
+async function challenged(
+  target: Target,
+  algorithms = '5',
+  options: SessionOptions = {},
+): Promise<Challenge> {
   const session = await Session.connect(target);
   const fields = { ...SECURITY, isid: target.freshIsid() };
-  const method = await session.loginStep(fields, { ...namesFor(target), AuthMethod: 'CHAP' });
+  const method = await session.loginStep(fields, {
+    ...(options.discovery ? DISCOVERY : namesFor(target)),
+    AuthMethod: 'CHAP',
+  });
   if (only(method, 'AuthMethod') !== 'CHAP') throw new Error('the target does not choose CHAP');
   const answer = await session.loginStep(fields, { CHAP_A: algorithms });
   return {
@@ -65,16 +77,22 @@ export async function chapLogin(
   target: Target,
   { name, secret }: { name: string; secret: string },
   algorithms = '5',
+  options: SessionOptions = {},
 ): Promise<Session> {
-  const state = await challenged(target, algorithms);
+  const state = await challenged(target, algorithms, options);
   const hash = ALGORITHMS.find(([number]) => number === state.algorithm)?.[1] ?? 'md5';
-  const answer = await finish(state, {
-    CHAP_N: name,
-    CHAP_R: hex(respond(hash, state.identifier, secret, state.challenge)),
-  });
-  const { loginStatus } = answer.pdu;
+  const { session, fields } = state;
+  const proved = await session.loginStep(
+    { ...fields, transit: true, nsg: STAGE.OPERATIONAL },
+    { CHAP_N: name, CHAP_R: hex(respond(hash, state.identifier, secret, state.challenge)) },
+  );
+  const { loginStatus } = proved.pdu;
   if (loginStatus !== 0) throw new Error(`login refused: ${loginStatus.toString(16).padStart(4, '0')}h`);
-  return state.session;
+  const operational = { csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, transit: true };
+  const last = await session.loginStep({ ...fields, ...operational }, options.keys ?? {});
+  for (const [key, value] of last.keys) session.agreed.set(key, value);
+  await session.accepted(last, { keepUnitAttention: true, ...options });
+  return session;
 }
 
 const user = (target: Target): { name: string; secret: string; mutualName: string; mutualSecret: string } => {
@@ -87,6 +105,20 @@ async function finish(state: Challenge, keys: Record<string, string>): Promise<L
 }
 
 const isidOf = ({ fields }: Challenge): { isid: Buffer } => ({ isid: fields.isid ?? Buffer.alloc(6) });
+
+/** A daemon with the user `files`, and users of discovery if they are given. */
+function withUsers(t: Tap, more: object, discovery?: object): Promise<Site> {
+  return startSite(t, ['a'], (folder) => {
+    for (const name of ['files', 'scout'])
+      writeFileSync(join(folder, name), `secret of ${name} 123\n`, { mode: 0o600 });
+    const users = [{ name: 'files', secretFile: 'files' }];
+    return {
+      portals: [ANY_PORT],
+      targets: [site.target('a', { authentication: { users, ...more } })],
+      ...(discovery === undefined ? {} : { discovery: { authentication: discovery } }),
+    };
+  });
+}
 
 const needs = (target: Target): boolean => target.profile.chap !== undefined;
 
@@ -369,6 +401,87 @@ export const chap: readonly Requirement[] = (
       },
     },
     {
+      id: 'CHAP-19',
+      clause: 'RFC 7143 §12.1',
+      level: 'MUST',
+      text: 'of the offered methods CHAP is chosen, wherever it stands; Kerberos or SRP alone are not, and end the login with 0201h',
+      async run(t, target) {
+        for (const [offer, chosen] of [
+          ['KRB5,SRP,CHAP,None', 'CHAP'],
+          ['None,CHAP', 'CHAP'],
+          ['KRB5', undefined],
+          ['SRP,SPKM1', undefined],
+        ] as const) {
+          const session = await Session.connect(target);
+          const answer = await session.loginStep(
+            { ...SECURITY, isid: target.freshIsid() },
+            { ...namesFor(target), AuthMethod: offer },
+          );
+          if (chosen !== undefined) t.equal(only(answer, 'AuthMethod'), chosen);
+          else t.equal(answer.pdu.loginStatus, LOGIN_STATUS.AUTHENTICATION_FAILURE, offer);
+        }
+      },
+    },
+    {
+      id: 'CHAP-20',
+      clause: 'RFC 7143 §12.1.3',
+      level: 'MUST',
+      text: 'the algorithms and their order are the configuration’s: its first that is offered is chosen, none other',
+      needs: () => true,
+      async run(t) {
+        for (const [algorithms, offers] of [
+          [['MD5', 'SHA256'], { '8,7,6,5': '5', '7,8': '7', '8,6': undefined }],
+          [['SHA3_256'], { '5,6,7,8': '8', '5': undefined }],
+          [undefined, { '5,6,7,8': '8', '5,6,7': '7', '5,6': '6', '5': '5' }],
+        ] as const) {
+          const { at } = await withUsers(t, algorithms === undefined ? {} : { algorithms });
+          for (const [offer, chosen] of Object.entries(offers)) {
+            const state = challenged(at('a'), offer);
+            if (chosen === undefined) await t.rejects(state, `${offer} with ${String(algorithms)}`);
+            else t.equal((await state).algorithm, chosen, `${offer} with ${String(algorithms)}`);
+          }
+        }
+      },
+    },
+    {
+      id: 'CHAP-21',
+      clause: 'RFC 7143 §4.3, §9.2',
+      level: 'MUST',
+      text: 'discovery has authentication of its own: its users get no further, and the users of a target do not discover',
+      needs: () => true,
+      async run(t) {
+        const { at } = await withUsers(t, {}, { users: [{ name: 'scout', secretFile: 'scout' }] });
+        const scout = { name: 'scout', secret: 'secret of scout 123' };
+        const files = { name: 'files', secret: 'secret of files 123' };
+        const looking = await chapLogin(at('a'), scout, '7', { discovery: true });
+        const { keys } = await looking.text({ SendTargets: 'All' });
+        t.same(valuesOf(keys, 'TargetName'), [at('a').iqn]);
+        t.ok((await chapLogin(at('a'), files)).tsih > 0);
+        await t.rejects(chapLogin(at('a'), files, '5', { discovery: true }), { message: /0201h/ });
+        await t.rejects(chapLogin(at('a'), scout), { message: /0201h/ });
+        await t.rejects(Session.login(at('a'), { discovery: true }), { message: /0201h/ });
+      },
+    },
+    {
+      id: 'CHAP-22',
+      clause: 'RFC 7143 §9.2.1, §12.1.3',
+      level: 'MUST',
+      text: 'a target without a secret of its own does not pretend: mutual CHAP is refused, and a wrong user learns nothing of it',
+      needs: () => true,
+      async run(t) {
+        const { at } = await withUsers(t, {});
+        const state = await challenged(at('a'));
+        const answer = await finish(state, {
+          CHAP_N: 'files',
+          CHAP_R: hex(respond('md5', state.identifier, 'secret of files 123', state.challenge)),
+          CHAP_I: '1',
+          CHAP_C: hex(Buffer.alloc(16, 9)),
+        });
+        t.same(answer.keys, []);
+        await fails(t, state, answer);
+      },
+    },
+    {
       id: 'CHAP-18',
       clause: 'RFC 7143 §12.1.3, §11.12.10',
       level: 'ROBUST',
@@ -387,4 +500,4 @@ export const chap: readonly Requirement[] = (
       },
     },
   ] satisfies Requirement[]
-).map((requirement) => ({ ...requirement, needs }));
+).map((requirement) => ({ needs, ...requirement }));

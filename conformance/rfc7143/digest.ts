@@ -1,5 +1,5 @@
 /** Header and data digests (RFC 7143 §7.8, §11.2.3, §13.1). */
-import { dataOut, encode, OP } from './pdu.js';
+import { dataOut, encode, nopOut, OP, textRequest } from './pdu.js';
 import type { Requirement } from './requirement.js';
 import { inquiry, read10, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
@@ -158,6 +158,81 @@ export const digest: readonly Requirement[] = [
         if (outcome.status !== STATUS.GOOD) t.fail(`cut at ${cut}`);
       }
       t.pass('all were executed');
+    },
+  },
+  {
+    id: 'DIG-09',
+    clause: 'RFC 7143 §11.2.3.2, §11.1',
+    level: 'MUST',
+    text: 'padding of every length is counted in, each way, whatever its bytes are; NOP and text have digests like data',
+    async run(t, target) {
+      const session = await Session.login(target, both);
+      for (let bytes = 1; bytes <= 9; bytes++) {
+        for (const padByte of [0, 0xa5]) {
+          const { cmdSN, expStatSN } = session;
+          const data = pattern(bytes, 45);
+          session.connection.send(nopOut({ itt: bytes, cmdSN, expStatSN, immediate: true, data }), {
+            padByte,
+          });
+          const pdu = await session.expect(OP.NOP_IN);
+          t.ok(pdu.data.equals(data), `${bytes} bytes, padded with ${padByte}`);
+        }
+      }
+      const { keys } = await session.text({ 'X-org.example.abc': '12' });
+      t.same(keys, [['X-org.example.abc', 'NotUnderstood']]);
+    },
+  },
+  {
+    id: 'DIG-10',
+    clause: 'RFC 7143 §7.8',
+    level: 'MUST',
+    text: 'a PDU other than Data-Out with a wrong data digest is rejected (reason 2) with its header, not executed, and the session recovered',
+    async run(t, target) {
+      for (const kind of ['nop', 'text', 'command'] as const) {
+        const session = await Session.login(target, both);
+        const { cmdSN, expStatSN } = session;
+        const data = Buffer.from('X-a=1\0');
+        const numbers = { itt: 0x77, cmdSN, expStatSN };
+        const pdu =
+          kind === 'nop'
+            ? nopOut({ ...numbers, data })
+            : kind === 'text'
+              ? textRequest({ ...numbers, data })
+              : session.commandPdu({
+                  cdb: write10(0, 1),
+                  write: Buffer.alloc(512),
+                  immediateBytes: 512,
+                  itt: 0x77,
+                });
+        session.connection.send(pdu, { badDataDigest: true });
+        const answers = await session.connection.untilClosed();
+        t.equal(answers[0]?.opcode, OP.REJECT, kind);
+        t.equal(answers[0]?.response, 2);
+        t.equal(answers[0]?.data.readUInt32BE(16), 0x77, 'the header of the PDU comes back');
+        t.notOk(
+          answers.some(({ itt }) => itt === 0x77),
+          'nothing was done',
+        );
+      }
+      await Session.login(target);
+    },
+  },
+  {
+    id: 'DIG-11',
+    clause: 'RFC 7143 §13.1, §4.2.8.4',
+    level: 'MUST',
+    text: 'digests begin with the full feature phase: the login itself has none, and each direction and segment goes by what was agreed',
+    async run(t, target) {
+      for (const [header, data] of [
+        ['CRC32C', 'None'],
+        ['None', 'CRC32C'],
+        ['None,CRC32C', 'CRC32C,None'],
+      ] as const) {
+        const session = await Session.login(target, { keys: { HeaderDigest: header, DataDigest: data } });
+        t.equal(session.agreed.get('HeaderDigest'), header.split(',')[0]);
+        t.equal(session.agreed.get('DataDigest'), data.split(',')[0]);
+        t.same(await session.fence(), []);
+      }
     },
   },
 ];

@@ -5,7 +5,9 @@ import { chap } from './chap.js';
 import { command } from './command.js';
 import { digest } from './digest.js';
 import { discovery } from './discovery.js';
+import { faults } from './faults.js';
 import { life } from './life.js';
+import { limits } from './limits.js';
 import { login } from './login.js';
 import { negotiation } from './negotiation.js';
 import { portals } from './portals.js';
@@ -28,6 +30,8 @@ export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   life,
   portals,
   access,
+  limits,
+  faults,
 };
 
 const HEAD = `# What RFC 7143 and RFC 7144 ask of a target, and which test shows it

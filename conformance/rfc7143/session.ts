@@ -175,12 +175,17 @@ export class Session {
       if (round > 4) throw new Error('login does not come to an end');
       answer = await this.loginStep(fields, reply);
     }
+    await this.accepted(answer, options);
+    return answer;
+  }
+
+  /** The last response of a login: takes over what it says. Keys that are asked for follow as a text negotiation. */
+  async accepted(answer: LoginAnswer, options: SessionOptions = {}): Promise<void> {
     this.tsih = answer.pdu.tsih;
     this.connection.headerDigest = this.agreed.get('HeaderDigest') === 'CRC32C';
     this.connection.dataDigest = this.agreed.get('DataDigest') === 'CRC32C';
     this.connection.rules.protocolLevel = this.number('iSCSIProtocolLevel', 1);
     if (!options.discovery && !options.keepUnitAttention) await this.settle();
-    return answer;
   }
 
   /** Takes the unit attentions of the new nexus and learns the block size. */

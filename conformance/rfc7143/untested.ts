@@ -46,10 +46,4 @@ export const untested: readonly Untested[] = [
     text: 'IPsec is implemented',
     why: 'left to the operating system, as everywhere',
   },
-  {
-    clause: 'RFC 7143 §12.1.1, §12.1.2',
-    level: 'MAY',
-    text: 'authentication by Kerberos 5 or SRP',
-    why: 'only CHAP is offered',
-  },
 ];

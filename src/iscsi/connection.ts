@@ -378,6 +378,11 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     if (bytes < 0 && this.#stalled) this.#relieve();
   }
 
+  /** The peer may have said much: it is not read because its data wait for the medium. */
+  get waitsForMedium(): boolean {
+    return this.#stalled && !this.transmit.blocked;
+  }
+
   #overBudget(): boolean {
     if (this.#pinnedBytes === 0 && !this.transmit.blocked) return false;
     return this.#pinnedBytes + this.transmit.queuedBytes > this.#services.limits.connectionBufferBytesMax;
@@ -387,6 +392,8 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   #relieve(): void {
     if (!this.#stalled || this.#overBudget()) return;
     this.#stalled = false;
+    // Nothing was heard because nothing was read.
+    this.heardAtMs = performance.now();
     setImmediate(this.#continue);
   }
 

@@ -268,10 +268,14 @@ export class IscsiServer implements IscsiService {
         continue;
       }
       if (limits.nopIntervalMs === 0 || connection.phase !== 'full-feature') continue;
-      const silentMs = now - connection.heardAtMs;
-      if (connection.pingedAtMs > connection.heardAtMs) {
-        if (now - connection.pingedAtMs > limits.nopTimeoutMs) connection.fail('no answer to a NOP-In');
-      } else if (silentMs > limits.nopIntervalMs) connection.ping(now);
+      const unanswered = connection.pingedAtMs > connection.heardAtMs;
+      const waitedMs = now - (unanswered ? connection.pingedAtMs : connection.heardAtMs);
+      // Its answer is not read now. Each ping still finds out whether its host has closed or reset the connection.
+      if (connection.waitsForMedium) {
+        if (waitedMs > limits.nopIntervalMs) connection.ping(now);
+      } else if (unanswered) {
+        if (waitedMs > limits.nopTimeoutMs) connection.fail('no answer to a NOP-In');
+      } else if (waitedMs > limits.nopIntervalMs) connection.ping(now);
     }
   }
 

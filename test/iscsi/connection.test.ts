@@ -171,3 +171,63 @@ void t.test(
     await server.close(0);
   },
 );
+
+/** A write whose data come with it. */
+function write10(cmdSN: number, lba: number, blocks: number): Buffer {
+  const header = read10(cmdSN, lba, blocks);
+  header[1] = 0xa1;
+  header[32] = 0x2a;
+  header.writeUIntBE(blocks * 512, 5, 3);
+  return Buffer.concat([header, Buffer.alloc(blocks * 512, 0x42)]);
+}
+
+void t.test(
+  'a peer whose data wait for a slow medium is not taken for dead, until it really is (§11.19)',
+  async (t) => {
+    const { server, port, memory } = await startServer({
+      connectionBufferBytesMax: 1 << 20,
+      nopIntervalMs: 100,
+      nopTimeoutMs: 100,
+    });
+    memory.stuckFromLba = 0;
+    memory.keeps = true;
+    const socket = await open(port);
+    for (let i = 0; i < 40; i++) socket.write(write10(1 + i, 8 * i, 128));
+    await until(() => memory.stuck.size >= 16);
+    // Two looks of the server's housekeeping, a second apart, and one more for luck.
+    await new Promise((resolve) => setTimeout(resolve, 3200));
+    t.equal(server.sessions().length, 1);
+    socket.destroy();
+    await until(() => server.sessions().length === 0);
+    await server.close(0);
+  },
+);
+
+void t.test(
+  'a logout is answered at once while commands hang in the medium, and ends them (§11.14.5)',
+  async (t) => {
+    const { server, port, memory } = await startServer();
+    memory.stuckFromLba = 1000;
+    const socket = await open(port);
+    for (let i = 0; i < 4; i++) socket.write(read10(1 + i, 1000, 8));
+    await until(() => memory.stuck.size === 4);
+    const logout = Buffer.alloc(48);
+    logout[0] = 0x46;
+    logout[1] = 0x80;
+    logout.writeUInt32BE(99, 16);
+    logout.writeUInt32BE(5, 24);
+    const heard: Buffer[] = [];
+    socket.on('data', (chunk) => heard.push(chunk));
+    const gone = new Promise((resolve) => socket.once('close', resolve));
+    socket.write(logout);
+    await gone;
+    const answer = Buffer.concat(heard);
+    t.equal(answer.length, 48, 'nothing but the response');
+    t.equal(answer[0] & 0x3f, 0x26);
+    t.equal(answer[2], 0, 'closed');
+    await until(() => memory.ends.length > 0);
+    t.equal(memory.stuck.size, 0);
+    t.same(memory.ends, ['logout']);
+    await server.close(0);
+  },
+);

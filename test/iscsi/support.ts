@@ -15,6 +15,12 @@ export const TARGET = 'iqn.2026-11.example:memory';
 const GOOD = 0;
 const CHECK_CONDITION = 2;
 
+/** Takes data, and never comes to an end. */
+const HOLD: DataOutHandler = {
+  onDataOut: (task, buffer, offset, length) => void task.keep(buffer, offset, length),
+  onDataOutEnd: () => undefined,
+};
+
 /** Fixed-format sense: ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. */
 const INVALID_OPCODE = Buffer.from([0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0]);
 
@@ -25,6 +31,8 @@ export class MemoryPort implements ScsiPort {
   /** Reads of LBAs from here on never end by themselves: they wait in `stuck`. */
   stuckFromLba = Infinity;
   readonly stuck = new Set<Task>();
+  /** Stuck writes take their data and hold them. */
+  keeps = false;
   /** Reads are answered in a later turn, through `segmentDataIn`. */
   asynchronous = false;
   answered = 0;
@@ -96,7 +104,7 @@ export class MemoryPort implements ScsiPort {
       case 0x2a:
         if (lba >= this.stuckFromLba) this.stuck.add(task);
         task.position = lba * 512;
-        task.handler = this.#write;
+        task.handler = this.keeps ? HOLD : this.#write;
         task.receiveDataOut(bytes, false);
         return;
       case 0xa0:

@@ -1,0 +1,203 @@
+/**
+ * What peers can make the target hold: connections, half-open logins, time, memory. Each limit comes from the
+ * configuration, and while one peer runs into it another is served.
+ */
+import { Connection } from './connection.js';
+import { namesFor } from './login.js';
+import { encodeKeys } from './keys.js';
+import { encode, loginRequest, STAGE } from './pdu.js';
+import type { Requirement, Tap } from './requirement.js';
+import { read10, STATUS } from './scsi.js';
+import { Session } from './session.js';
+import { site, startSite } from './site.js';
+import type { Target } from './target.js';
+
+const withLimits = (limits: object): object => ({
+  portals: [{ listen: '0.0.0.0:0' }],
+  targets: [site.target('a')],
+  limits,
+});
+
+/** A connection that says nothing. */
+const silent = async (target: Target): Promise<Connection> => {
+  const session = await Session.connect(target);
+  return session.connection;
+};
+
+/** True if the target keeps a new connection long enough to answer a login. */
+async function getsIn(target: Target): Promise<boolean> {
+  const session = await Session.connect(target);
+  session.sendLogin(
+    { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, isid: target.freshIsid() },
+    namesFor(target),
+  );
+  return (await session.connection.receive())?.loginStatus === 0;
+}
+
+/** What the daemon holds outside of the heap, in bytes; it runs in this process. */
+const heldBytes = (): number => process.memoryUsage().arrayBuffers;
+
+async function served(t: Tap, session: Session): Promise<void> {
+  const { status } = await session.execute({ cdb: read10(0, 1), read: session.blockBytes });
+  t.equal(status, STATUS.GOOD, 'another one is served');
+}
+
+export const limits: readonly Requirement[] = [
+  {
+    id: 'LIM-01',
+    clause: 'RFC 7143 §9.2 (denial of service)',
+    level: 'ROBUST',
+    text: 'half-open logins of one address are limited; another address, and sessions that are there, do not notice',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ halfOpenPerAddressMax: 3 }));
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const session = await Session.login(here);
+      const waiting = [await silent(here), await silent(here), await silent(here)] as const;
+      t.notOk(await getsIn(here), 'the fourth is refused');
+      t.ok(await getsIn({ ...here, from: '127.0.0.9' }));
+      await served(t, session);
+      waiting[0].destroy();
+      for (let attempt = 0; attempt < 100 && !(await getsIn(here)); attempt++)
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      t.ok(await getsIn(here), 'room comes back');
+    },
+  },
+  {
+    id: 'LIM-02',
+    clause: 'RFC 7143 §9.2 (denial of service)',
+    level: 'ROBUST',
+    text: 'half-open logins of all addresses together are limited',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ halfOpenMax: 4 }));
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const session = await Session.login(here);
+      for (let n = 1; n <= 4; n++) await silent({ ...here, from: `127.0.1.${n}` });
+      t.notOk(await getsIn({ ...here, from: '127.0.1.5' }));
+      await served(t, session);
+    },
+  },
+  {
+    id: 'LIM-03',
+    clause: 'RFC 7143 §9.2 (denial of service)',
+    level: 'ROBUST',
+    text: 'connections in all are limited',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ connectionsMax: 3 }));
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const sessions = [
+        await Session.login(here),
+        await Session.login(here),
+        await Session.login(here),
+      ] as const;
+      t.notOk(await getsIn(here));
+      for (const session of sessions) await served(t, session);
+      await sessions[0].logout();
+      await sessions[0].connection.untilClosed();
+      await Session.login(here);
+    },
+  },
+  {
+    id: 'LIM-04',
+    clause: 'RFC 7143 §6.3.1',
+    level: 'ROBUST',
+    text: 'a login has a time limit, whether the peer is silent, sends byte by byte, stops in the middle, or never comes to an end',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ loginTimeoutMs: 1000 }));
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const session = await Session.login(here);
+      const bytes = encode(
+        loginRequest({ transit: false, csg: STAGE.OPERATIONAL, data: encodeKeys(namesFor(here)) }),
+      );
+      const [mute, dripping, half, endless] = [
+        await silent(here),
+        await silent(here),
+        await silent(here),
+        await silent(here),
+      ];
+      half.write(bytes.subarray(0, 60));
+      let at0 = 0;
+      const drip = setInterval(() => {
+        if (at0 < bytes.length) dripping.write(bytes.subarray(at0, ++at0));
+        const more = loginRequest({
+          transit: false,
+          more: true,
+          csg: STAGE.OPERATIONAL,
+          data: encodeKeys({ 'X-a': 'b' }),
+        });
+        endless.write(encode(more));
+      }, 20);
+      try {
+        for (const connection of [mute, dripping, half, endless]) await connection.untilClosed(20_000);
+      } finally {
+        clearInterval(drip);
+      }
+      await served(t, session);
+    },
+  },
+  {
+    id: 'LIM-05',
+    clause: 'RFC 7143 §11.19, §7.5.2',
+    level: 'ROBUST',
+    text: 'a peer that asks for much and reads nothing costs bounded memory, and is dropped when it answers no ping',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () =>
+        withLimits({ nopIntervalMs: 1000, nopTimeoutMs: 1000, connectionBufferBytesMax: 2 << 20 }),
+      );
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const other = await Session.login(here);
+      const greedy = await Session.login(here, { keys: { MaxRecvDataSegmentLength: '262144' } });
+      greedy.connection.socket.pause();
+      const before = heldBytes();
+      for (let n = 0; n < 100; n++) greedy.sendCommand({ cdb: read10(0, 2048), read: 1 << 20 });
+      const deadline = Date.now() + 20_000;
+      let most = 0;
+      while (daemon.sessions().length > 1) {
+        if (Date.now() > deadline) throw new Error('the greedy one is never dropped');
+        await served(t, other);
+        most = Math.max(most, heldBytes() - before);
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      t.ok(most < 48 << 20, `of 100 MiB that were asked for, ${most >> 20} MiB are held`);
+      await served(t, other);
+    },
+  },
+  {
+    id: 'LIM-06',
+    clause: 'RFC 7143 §11.19, §7.5.2',
+    level: 'ROBUST',
+    text: 'a peer that stops in the middle of a PDU is dropped when it answers no ping',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ nopIntervalMs: 1000, nopTimeoutMs: 1000 }));
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const session = await Session.login(here);
+      const pdu = session.commandPdu({ cdb: read10(0, 1), write: Buffer.alloc(4096), immediateBytes: 4096 });
+      session.connection.write(encode(pdu).subarray(0, 1000));
+      await session.connection.untilClosed(20_000);
+      await Session.login(here);
+    },
+  },
+  {
+    id: 'LIM-07',
+    clause: 'RFC 7143 §9.2 (denial of service)',
+    level: 'ROBUST',
+    text: 'connections that come and go by hundreds, with and without a word, leave nothing behind',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => withLimits({}));
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const session = await Session.login(here);
+      for (let n = 0; n < 300; n++) {
+        const connection = await Connection.open(here.host, here.port);
+        if (n % 3 === 1) connection.write(Buffer.alloc(n, 0x43));
+        if (n % 2) connection.socket.resetAndDestroy();
+        else connection.destroy();
+      }
+      await served(t, session);
+      const deadline = Date.now() + 20_000;
+      while (daemon.status().iscsi.connections > 1) {
+        if (Date.now() > deadline) throw new Error('connections are left');
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      t.ok(await getsIn(here));
+    },
+  },
+];
