@@ -23,3 +23,19 @@ void t.test('ids are unique, and every theme of the matrix has a test file that 
   t.same(run.sort(), Object.keys(THEMES).sort());
   t.end();
 });
+
+void t.test('conformance/unh-iol.md names rows that exist', (t) => {
+  const known = new Set(
+    Object.values(THEMES)
+      .flat()
+      .map(({ id }) => id),
+  );
+  const text = readFileSync(join(ROOT, 'conformance/unh-iol.md'), 'utf8');
+  const named = new Set(text.match(/\b[A-Z]+-\d{2}\b/g));
+  t.ok(named.size > 100);
+  t.same(
+    [...named].filter((id) => !known.has(id)),
+    [],
+  );
+  t.end();
+});
