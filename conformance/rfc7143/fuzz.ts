@@ -29,6 +29,14 @@ const PDUS_PER_CONNECTION = 64;
 const HOT_OFFSETS = [0, 1, 4, 5, 6, 7, 9, 16, 20, 24, 27, 28, 32, 36, 40, 44] as const;
 const NASTY_BYTES = [0, 1, 0x7f, 0x80, 0xfe, 0xff] as const;
 
+/** What good logins agree on: the ways in which data and aborts can go. */
+const NEGOTIATED: readonly Record<string, string>[] = [
+  {},
+  { InitialR2T: 'No', ImmediateData: 'Yes', MaxBurstLength: '4096', FirstBurstLength: '2048' },
+  { InitialR2T: 'No', DataPDUInOrder: 'No', DataSequenceInOrder: 'No', MaxOutstandingR2T: '4' },
+  { TaskReporting: 'FastAbort', iSCSIProtocolLevel: '2' },
+];
+
 /** Numbers from 0 to below `limit`, the same for the same seed (mulberry32). */
 export function randomFrom(seed: number): (limit: number) => number {
   let state = seed >>> 0;
@@ -48,7 +56,10 @@ export async function fuzz(target: Target, options: { seed: number; pdus: number
     const session =
       random(8) === 0
         ? await Session.connect(target)
-        : await Session.login(target, { keepUnitAttention: random(2) === 0 });
+        : await Session.login(target, {
+            keepUnitAttention: random(2) === 0,
+            keys: NEGOTIATED[random(NEGOTIATED.length)] ?? {},
+          });
     report.connections++;
     const { connection } = session;
     // Answers are of no interest, but have to be taken, or the target would rightly stop reading.
@@ -105,7 +116,11 @@ function request(session: Session, random: (limit: number) => number): Pdu {
     case 5:
       return random(8) === 0 ? logoutRequest({ ...numbers(), reason: random(4) }) : nopOut(numbers());
     case 6:
-      return session.commandPdu({ cdb: write10(lba, 4), write: Buffer.alloc(4 * session.blockBytes) });
+      return session.commandPdu({
+        cdb: write10(lba, 4),
+        write: Buffer.alloc(4 * session.blockBytes),
+        final: random(3) > 0,
+      });
     case 7:
       return session.commandPdu({ cdb: read10(lba, 1 + random(64)), read: random(65_536) });
     default: {

@@ -175,7 +175,7 @@ export const KEYS: readonly KeyRule[] = [
     kind: 'boolean',
     result: 'or',
     initial: true,
-    wish: () => true,
+    wish: () => false,
   },
   {
     ...SESSION,
@@ -184,7 +184,7 @@ export const KEYS: readonly KeyRule[] = [
     kind: 'boolean',
     result: 'or',
     initial: true,
-    wish: () => true,
+    wish: () => false,
   },
   {
     ...SESSION_ANY_TYPE,

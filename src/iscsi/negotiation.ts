@@ -21,6 +21,10 @@ export interface Parameters {
   maxBurstBytes: number;
   firstBurstBytes: number;
   maxOutstandingR2T: number;
+  /** DataPDUInOrder, DataSequenceInOrder, and whether both hold. */
+  pduInOrder: boolean;
+  sequenceInOrder: boolean;
+  dataInOrder: boolean;
   /** The initiator's MaxRecvDataSegmentLength: the longest data segment that this target may send. */
   maxSendDataSegmentBytes: number;
   taskReporting: string;
@@ -160,6 +164,8 @@ export class Negotiation {
   parameters(): Parameters {
     const number = (name: string): number => Number(this.#values.get(name));
     const maxBurstBytes = number('MaxBurstLength');
+    const pduInOrder = this.#values.get('DataPDUInOrder') === true;
+    const sequenceInOrder = this.#values.get('DataSequenceInOrder') === true;
     return {
       headerDigest: this.#values.get('HeaderDigest') === 'CRC32C',
       dataDigest: this.#values.get('DataDigest') === 'CRC32C',
@@ -168,6 +174,9 @@ export class Negotiation {
       maxBurstBytes,
       // §13.14: FirstBurstLength must not exceed MaxBurstLength.
       firstBurstBytes: Math.min(number('FirstBurstLength'), maxBurstBytes),
+      pduInOrder,
+      sequenceInOrder,
+      dataInOrder: pduInOrder && sequenceInOrder,
       maxOutstandingR2T: number('MaxOutstandingR2T'),
       maxSendDataSegmentBytes: number('MaxRecvDataSegmentLength'),
       time2WaitSeconds: number('DefaultTime2Wait'),

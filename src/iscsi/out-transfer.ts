@@ -2,13 +2,14 @@
  * The Data-Out side of one task: immediate data, unsolicited Data-Out, and data that the target asks for by R2T
  * (RFC 7143 §4.2.5.2, §11.7, §11.8).
  *
- * Data come in order (DataPDUInOrder and DataSequenceInOrder are Yes), so one position tells everything: bytes below
- * `#received` are here, R2Ts are out up to `#asked`. Chunks go to the SCSI layer where they lie in the receive
+ * Data come in order unless the initiator has asked otherwise (loose-sequence.ts), so one position tells everything: bytes
+ * below `#received` are here, R2Ts are out up to `#asked`. Chunks go to the SCSI layer where they lie in the receive
  * buffer; only what must wait, or isn't whole blocks, is copied.
  */
 import { FINAL, RESPONSE, TAG_NONE } from './constants.js';
 import { seal, wireBytes } from './framing.js';
 import type { IscsiTask } from './iscsi-task.js';
+import { LOOSE_SEQUENCE_BYTES_MAX, LooseSequence } from './loose-sequence.js';
 
 const BLOCK_BYTES = 512;
 const EMPTY = Buffer.alloc(0);
@@ -20,6 +21,8 @@ interface OpenR2T {
   end: number;
   /** DataSN that its next Data-Out carries. */
   dataSN: number;
+  /** Where its data gather if they may come in any order. */
+  loose: LooseSequence | undefined;
 }
 
 /** Why Data-Out is refused; the words go to the log. */
@@ -43,6 +46,9 @@ export class OutTransfer {
   #unsolicitedOpen = false;
   #unsolicitedDataSN = 0;
   #open: OpenR2T[] = [];
+  /** Sequences in any order: the unsolicited one, and those that are whole but wait for one before them. */
+  #looseUnsolicited: LooseSequence | undefined;
+  #whole: LooseSequence[] = [];
 
   /** Immediate data where they lie in the receive buffer, valid only while the command is submitted. */
   #immediateBuffer: Buffer = EMPTY;
@@ -69,6 +75,8 @@ export class OutTransfer {
     this.#unsolicitedOpen = false;
     this.#unsolicitedDataSN = 0;
     if (this.#open.length > 0) this.#open = [];
+    this.#looseUnsolicited = undefined;
+    if (this.#whole.length > 0) this.#whole = [];
     this.#immediateBytes = 0;
     this.#immediateBuffer = EMPTY;
     if (this.#early.length > 0) this.#early = [];
@@ -151,6 +159,8 @@ export class OutTransfer {
     bytes: number,
   ): DataOutFault | undefined {
     if (this.#task.aborted) return undefined;
+    if (!this.#task.host.parameters.dataInOrder)
+      return this.#loose(ttt, dataSN, bufferOffset, final, buffer, offset, bytes);
     if (bufferOffset !== this.#received) return 'buffer offset out of order';
     if (ttt === TAG_NONE) {
       if (!this.#unsolicitedOpen) return 'unsolicited data that were not announced';
@@ -168,20 +178,60 @@ export class OutTransfer {
       r2t.dataSN++;
       if (final) this.#open.shift();
     }
+    this.#arrived(buffer, offset, bytes);
+    return undefined;
+  }
+
+  /** The next bytes of the stream are here. */
+  #arrived(buffer: Buffer, offset: number, bytes: number): void {
     this.#received += bytes;
     if (this.#ignoring) {
       if (!this.expectsMore()) this.#task.releaseHeld();
-      return undefined;
+      return;
     }
     if (!this.#begun) {
       this.#early.push(this.#task.keep(buffer, offset, bytes));
-      return undefined;
+      return;
     }
     this.#deliver(buffer, offset, bytes);
     if (this.#task.held) {
       if (!this.expectsMore()) this.#task.releaseHeld();
     } else this.#advance();
+  }
+
+  /** As `dataOut`, where DataPDUInOrder or DataSequenceInOrder is No (§13.18, §13.19). */
+  #loose(
+    ttt: number,
+    dataSN: number,
+    bufferOffset: number,
+    final: boolean,
+    buffer: Buffer,
+    offset: number,
+    bytes: number,
+  ): DataOutFault | undefined {
+    const { pduInOrder, sequenceInOrder } = this.#task.host.parameters;
+    const unsolicited = ttt === TAG_NONE;
+    if (unsolicited && !this.#unsolicitedOpen) return 'unsolicited data that were not announced';
+    const index = this.#open.findIndex((r2t) => r2t.ttt === ttt);
+    if (!unsolicited && (sequenceInOrder ? index !== 0 : index < 0)) return 'unknown target transfer tag';
+    const sequence = unsolicited
+      ? (this.#looseUnsolicited ??= new LooseSequence(this.#received, this.#unsolicitedEnd - this.#received))
+      : this.#open[index].loose;
+    const fault = sequence?.take(dataSN, bufferOffset, pduInOrder, buffer, offset, bytes);
+    if (fault !== undefined || sequence === undefined || !final) return fault;
+    if (unsolicited ? !sequence.gapless : !sequence.full) return 'F bit before the end of the sequence';
+    if (unsolicited) this.#unsolicitedOpen = false;
+    else this.#open.splice(index, 1);
+    this.#whole.push(sequence);
+    for (let next = this.#takeNext(); next !== undefined; next = this.#takeNext())
+      this.#arrived(next, 0, next.length);
     return undefined;
+  }
+
+  /** Data of the sequence that continues the stream, if it is whole. */
+  #takeNext(): Buffer | undefined {
+    const index = this.#whole.findIndex(({ start }) => start === this.#received);
+    return index < 0 ? undefined : this.#whole.splice(index, 1)[0].data;
   }
 
   #startGather(): void {
@@ -228,7 +278,11 @@ export class OutTransfer {
     if (this.#asked < this.#received) this.#asked = this.#received;
     const { parameters } = task.host;
     while (this.#asked < this.#total && this.#open.length < parameters.maxOutstandingR2T) {
-      const bytes = Math.min(this.#total - this.#asked, parameters.maxBurstBytes);
+      const bytes = Math.min(
+        this.#total - this.#asked,
+        parameters.maxBurstBytes,
+        parameters.dataInOrder ? Infinity : LOOSE_SEQUENCE_BYTES_MAX,
+      );
       this.#sendR2T(this.#asked, bytes);
       this.#asked += bytes;
     }
@@ -239,7 +293,8 @@ export class OutTransfer {
     const task = this.#task;
     const host = task.host;
     const ttt = host.takeTransferTag();
-    this.#open.push({ ttt, end: position + bytes, dataSN: 0 });
+    const loose = host.parameters.dataInOrder ? undefined : new LooseSequence(position, bytes);
+    this.#open.push({ ttt, end: position + bytes, dataSN: 0, loose });
     const offset = host.transmit.reserve(wireBytes(host.parameters, 0));
     const { view, buffer } = host.transmit;
     view.setUint32(offset, (RESPONSE.R2T << 24) | (FINAL << 16));
