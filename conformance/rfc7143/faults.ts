@@ -4,7 +4,7 @@
  * for CHAP, so that what may be sent before authentication is sent by a stranger.
  */
 import { readFileSync } from 'node:fs';
-import { chapLogin } from './chap.js';
+import { chapLogin, fromElsewhere } from './chap.js';
 import { encodeKeys } from './keys.js';
 import { namesFor } from './login.js';
 import { ahs, dataOut, encode, NO_TAG, nopOut, OP, STAGE, textRequest, type Pdu } from './pdu.js';
@@ -47,7 +47,7 @@ async function alive(t: Tap, target: Target): Promise<void> {
 
 /** A stranger's login up to CHAP. */
 async function stranger(target: Target): Promise<Session> {
-  const session = await Session.connect(target);
+  const session = await Session.connect(fromElsewhere(target));
   session.isid = target.freshIsid();
   return session;
 }

@@ -2,6 +2,7 @@
  * Portals, portal groups, discovery and redirection, from the configuration to the wire (RFC 7143 §4.4, §11.13.5, §13.8,
  * §13.9, Appendix C).
  */
+import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import { freePort } from '../support/ports.js';
 import { discovered } from './discovery.js';
@@ -230,6 +231,32 @@ export const portals: readonly Requirement[] = [
       const answer = await firstResponse(at('a'), HOST_B);
       t.equal(answer.pdu.loginStatus, 0x0203);
       t.same(answer.keys, []);
+    },
+  },
+  {
+    id: 'PORT-11',
+    clause: 'RFC 7143 §4.2.6, RFC 1122 §4.2.3.6',
+    level: 'SHOULD',
+    text: 'connections are kept under watch by TCP keepalive, also before and without a login',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT],
+        targets: [site.target('a')],
+      }));
+      const port = daemon.portals[0]?.port ?? 0;
+      const session = await Session.login(at('a'));
+      await Session.connect(at('a'));
+      t.same(await session.fence(), []);
+      // Fields of /proc/net/tcp: local address:port, remote, state (01: established), queues, timer (02: keepalive).
+      const watched = (): number =>
+        readFileSync('/proc/net/tcp', 'latin1')
+          .split('\n')
+          .map((line) => line.trim().split(/\s+/))
+          .filter(([, local]) => Number.parseInt(local?.split(':')[1] ?? '', 16) === port)
+          .filter(([, , , state, , timer]) => state === '01' && (timer?.startsWith('02:'))).length;
+      const deadline = Date.now() + 10_000;
+      while (watched() < 2 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+      t.equal(watched(), 2);
     },
   },
   {

@@ -71,11 +71,6 @@ export class AsyncMessages {
     this.#message(ASYNC_EVENT.SESSION_DROP, { second: time2Wait });
   }
 
-  /** Event 4: the initiator is to begin a text negotiation within that many seconds. */
-  negotiationRequest(withinSeconds: number): void {
-    this.#message(ASYNC_EVENT.NEGOTIATION_REQUEST, { third: withinSeconds });
-  }
-
   /** Event 5: the tasks of the logical unit are over, so no more data is wanted (§4.2.3.4 d); once for all of them. */
   tasksTerminated(lunHigh: number, lunLow: number): void {
     const unit = `${lunHigh}:${lunLow}`;

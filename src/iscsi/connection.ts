@@ -5,18 +5,18 @@
  * Back-pressure: when answers that the peer doesn't take, and data that wait for the disc, exceed the budget, parsing
  * stops and so does reading, until enough of both is gone.
  */
-import { BHS_BYTES, DIGEST_BYTES, LOGIN_STATUS, OPCODE_MASK, REJECT, REQUEST } from './constants.js';
+import { BHS_BYTES, DIGEST_BYTES, OPCODE_MASK, REJECT, REQUEST } from './constants.js';
 import type { IscsiCounters } from './counters.js';
 import { digestMatches, padding } from './framing.js';
 import { FullFeature } from './full-feature.js';
-import { Login, type LoginAnswer, type LoginServices } from './login.js';
+import { LoginPhase, type LoginOwner } from './login-phase.js';
+import { Login, type LoginResult, type LoginServices } from './login.js';
 import { Negotiation, type Parameters } from './negotiation.js';
 import type { IscsiLimits, Log } from './options.js';
-import { sendPdu, type Pdu } from './pdu.js';
+import type { Pdu } from './pdu.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import { ReceiveBuffer } from './receive.js';
 import type { Session, SessionConnection } from './session.js';
-import { serialAdd } from './serial.js';
 import { TextExchange } from './text-exchange.js';
 import { DiscoveryPhase } from './discovery-phase.js';
 import { Transmit } from './transmit.js';
@@ -42,7 +42,7 @@ export interface ConnectionServices {
 /** Phase of a connection: see `#parse`. */
 type Phase = 'login' | 'discovery' | 'full-feature' | 'closing' | 'closed';
 
-export class Connection implements WireListener, SessionConnection, FullFeatureOwner {
+export class Connection implements WireListener, SessionConnection, LoginOwner, FullFeatureOwner {
   readonly wire: Wire;
   readonly #services: ConnectionServices;
   readonly #receive = new ReceiveBuffer();
@@ -55,7 +55,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   #session: Session | undefined;
   #fullFeature: FullFeature | undefined;
   #discovery: DiscoveryPhase | undefined;
-  #loginParameters: Parameters;
+  readonly #loginPhase: LoginPhase;
   #parameters: Parameters;
   #text: TextExchange | undefined;
   #segmentBytesMax = LOGIN_SEGMENT_BYTES;
@@ -68,8 +68,6 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   #how: 'logout' | 'connection-lost' = 'connection-lost';
   /** A logout is then not of the initiator's own accord: it will be back. */
   #askedToLeave = false;
-  /** A failed login whose answer is held back. */
-  #heldAnswer: NodeJS.Timeout | undefined;
   readonly #pdu: Pdu;
   statSN = 1;
   cid = 0;
@@ -84,8 +82,8 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     this.counters = services.counters;
     this.transmit = new Transmit(wire, () => this.#relieve());
     this.#login = new Login(services.login(this));
-    this.#loginParameters = new Negotiation(services.limits).parameters();
-    this.#parameters = this.#loginParameters;
+    this.#parameters = new Negotiation(services.limits).parameters();
+    this.#loginPhase = new LoginPhase(this, this.#login, this.#parameters);
     const { buffer, view } = this.#receive;
     this.#pdu = { buffer, view, at: 0, ahsAt: 0, ahsBytes: 0, dataAt: 0, dataBytes: 0 };
   }
@@ -121,7 +119,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   closed(why: string): void {
     if (this.#phase === 'closed') return;
     this.#phase = 'closed';
-    clearTimeout(this.#heldAnswer);
+    this.#loginPhase.close();
     if (this.#why === 'closed by the peer' && why !== '') this.#why = why;
     this.#fullFeature?.close();
     this.transmit.close();
@@ -146,6 +144,8 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
         { err: error, address: this.wire.remoteAddress },
         'internal error: the connection is dropped',
       );
+      // A PDU may be half built: nothing that is still here may leave.
+      this.transmit.close();
       this.fail('internal error');
     }
     this.transmit.corked = false;
@@ -213,7 +213,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   #handle(pdu: Pdu): void {
     if (this.#fullFeature !== undefined) this.#fullFeature.receive(pdu);
     else if (this.#discovery !== undefined) this.#discovery.receive(pdu);
-    else this.#loginRequest(pdu);
+    else this.#loginPhase.receive(pdu);
   }
 
   /** §7.8: the PDU is dropped and rejected; data of a task take the task with them. */
@@ -234,72 +234,21 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
     }
   }
 
-  // ---- login
-
-  #loginRequest(pdu: Pdu): void {
-    // The login has failed already: nothing that follows can mend it.
-    if (this.#heldAnswer !== undefined) return;
-    if ((pdu.buffer[pdu.at] & OPCODE_MASK) !== REQUEST.LOGIN) {
-      this.#notLogin(pdu);
-      return;
-    }
-    this.cid = pdu.view.getUint16(pdu.at + 20);
-    const cmdSN = pdu.view.getUint32(pdu.at + 24);
-    const answer = this.#login.request(pdu);
-    if (answer.delayMs > 0)
-      this.#heldAnswer = setTimeout(() => {
-        if (this.#phase === 'login') this.#answerLogin(answer, cmdSN);
-      }, answer.delayMs);
-    else this.#answerLogin(answer, cmdSN);
-  }
-
-  #answerLogin(answer: LoginAnswer, cmdSN: number): void {
-    // A login is immediate: it takes no CmdSN (§11.12.8).
-    const session = this.#session;
-    const numbers = {
-      statSN: this.#takeStatSN(),
-      expCmdSN: session?.expCmdSN ?? cmdSN,
-      maxCmdSN: session?.maxCmdSN() ?? serialAdd(cmdSN, this.#services.limits.commandWindow - 1),
-    };
-    sendPdu(this.transmit, this.#loginParameters, numbers, answer.fields);
-    if (answer.outcome === 'failed') this.#loginFailed(answer);
-    else if (answer.outcome === 'full-feature') this.#enterFullFeature();
-  }
-
-  /** §6.3: any other PDU in the midst of a login is answered so; before it, by nothing. */
-  #notLogin(pdu: Pdu): void {
-    if (this.initiatorName !== undefined) {
-      const fields = this.#login.refuse(pdu, LOGIN_STATUS.INVALID_DURING_LOGIN);
-      const cmdSN = pdu.view.getUint32(pdu.at + 24);
-      const numbers = { statSN: this.#takeStatSN(), expCmdSN: cmdSN, maxCmdSN: cmdSN };
-      sendPdu(this.transmit, this.#loginParameters, numbers, fields);
-    }
-    this.endAfterFlush('something other than a login request', 'connection-lost');
-  }
-
-  #takeStatSN(): number {
-    const { statSN } = this;
-    this.statSN = serialAdd(statSN, 1);
-    return statSN;
-  }
-
-  #loginFailed(answer: LoginAnswer): void {
-    this.counters.loginsRefused++;
-    this.log.warn(
-      { initiator: this.initiatorName, address: this.wire.remoteAddress, why: answer.why },
-      'login refused',
-    );
-    this.endAfterFlush(`login refused: ${answer.why ?? ''}`, 'connection-lost');
-  }
+  // ---- LoginOwner
 
   /** The server has made or found the session of this login (`LoginServices.enter`). */
   join(session: Session | undefined): void {
     this.#session = session;
   }
 
-  #enterFullFeature(): void {
-    const result = this.#login.result;
-    if (result === undefined) throw new Error('full feature phase without a login result');
+  get remoteAddress(): string {
+    return this.wire.remoteAddress;
+  }
+  get commandWindow(): number {
+    return this.#services.limits.commandWindow;
+  }
+
+  enterFullFeature(result: LoginResult): void {
     const { negotiation } = result;
     this.#parameters = negotiation.parameters();
     this.#segmentBytesMax = result.maxRecvDataSegmentBytes;
@@ -351,6 +300,7 @@ export class Connection implements WireListener, SessionConnection, FullFeatureO
   fail(why: string): void {
     if (this.#phase === 'closed') return;
     this.#announceDrop();
+    this.#loginPhase.close();
     this.counters.connectionsDropped++;
     this.#why = why;
     this.#phase = 'closing';
