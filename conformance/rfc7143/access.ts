@@ -2,7 +2,7 @@
  * Access rules over real sockets: who sees which side of the partition, under which LUN, and what a reload does to
  * sessions that are there (RFC 7143 §9.2, §11.13.5; SPC-6 §6.34).
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { chapLogin } from './chap.js';
 import { discovered } from './discovery.js';
@@ -12,7 +12,7 @@ import type { Requirement, Tap } from './requirement.js';
 import { inquiry, read10, reportLuns, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
 import { ANY_PORT, site, startSite, type Site } from './site.js';
-import type { Target } from './target.js';
+import { startTarget, type Target } from './target.js';
 
 const FILES = 'iqn.2026-01.org.example:files';
 const BACKUP = 'iqn.2026-01.org.example:backup';
@@ -301,6 +301,29 @@ export const access: readonly Requirement[] = [
       const told = await backup.execute({ cdb: testUnitReady() });
       t.equal(senseTriple(told.sense), '06/3f/0e', 'REPORTED LUNS DATA HAS CHANGED');
       t.same([await luns(backup), await side(backup, 0), await side(backup, 1)], [[0], 'slave', undefined]);
+    },
+  },
+  {
+    id: 'ACC-11',
+    clause: 'RFC 7143 §9.2',
+    level: 'MUST',
+    text: 'SIGHUP does what a reload does: who stays allowed goes on, the others end',
+    async run(t) {
+      const daemon = await startTarget();
+      try {
+        const files = await login(daemon, { initiatorName: FILES });
+        const admin = await login(daemon, { initiatorName: ADMIN });
+        const { configuration = '', pid = 0 } = daemon;
+        const text = readFileSync(configuration, 'utf8');
+        writeFileSync(configuration, text.replace('"initiator":"*"', `"initiator":"${FILES}"`));
+        process.kill(pid, 'SIGHUP');
+        await admin.connection.untilClosed(20_000);
+        t.same(await files.fence(), []);
+        t.equal(await status(daemon, ADMIN), NOT_FOUND);
+        files.connection.destroy();
+      } finally {
+        await daemon.stop();
+      }
     },
   },
   {

@@ -29,6 +29,7 @@ export async function startCldd(profile: Profile): Promise<Started> {
     iqn: IQN,
     lun: 0,
     pid: daemon.pid,
+    configuration,
     profile,
     stop: async () => {
       const crashed = !daemon.alive;

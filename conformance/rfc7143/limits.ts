@@ -102,7 +102,7 @@ export const limits: readonly Requirement[] = [
     level: 'ROBUST',
     text: 'a login has a time limit, whether the peer is silent, sends byte by byte, stops in the middle, or never comes to an end',
     async run(t) {
-      const { at } = await startSite(t, ['a'], () => withLimits({ loginTimeoutMs: 1000 }));
+      const { at } = await startSite(t, ['a'], () => withLimits({ loginTimeoutMs: 500 }));
       const here = { ...at('a'), host: '127.0.0.1' };
       const session = await Session.login(here);
       const bytes = encode(
@@ -141,7 +141,7 @@ export const limits: readonly Requirement[] = [
     text: 'a peer that asks for much and reads nothing costs bounded memory, and is dropped when it answers no ping',
     async run(t) {
       const { at, daemon } = await startSite(t, ['a'], () =>
-        withLimits({ nopIntervalMs: 1000, nopTimeoutMs: 1000, connectionBufferBytesMax: 2 << 20 }),
+        withLimits({ nopIntervalMs: 500, nopTimeoutMs: 500, connectionBufferBytesMax: 2 << 20 }),
       );
       const here = { ...at('a'), host: '127.0.0.1' };
       const other = await Session.login(here);
@@ -167,13 +167,40 @@ export const limits: readonly Requirement[] = [
     level: 'ROBUST',
     text: 'a peer that stops in the middle of a PDU is dropped when it answers no ping',
     async run(t) {
-      const { at } = await startSite(t, ['a'], () => withLimits({ nopIntervalMs: 1000, nopTimeoutMs: 1000 }));
+      const { at } = await startSite(t, ['a'], () => withLimits({ nopIntervalMs: 500, nopTimeoutMs: 500 }));
       const here = { ...at('a'), host: '127.0.0.1' };
       const session = await Session.login(here);
       const pdu = session.commandPdu({ cdb: read10(0, 1), write: Buffer.alloc(4096), immediateBytes: 4096 });
       session.connection.write(encode(pdu).subarray(0, 1000));
       await session.connection.untilClosed(20_000);
       await Session.login(here);
+    },
+  },
+  {
+    id: 'LIM-08',
+    clause: 'RFC 7143 §4.3, §9.2 (denial of service)',
+    level: 'ROBUST',
+    text: 'discovery sessions, which strangers may have, count with the half-open ones of their address, and end when they are idle',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () =>
+        withLimits({ halfOpenPerAddressMax: 2, loginTimeoutMs: 400 }),
+      );
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const session = await Session.login(here);
+      const idle = await Session.login(here, { discovery: true });
+      const busy = await Session.login(here, { discovery: true });
+      t.notOk(await getsIn(here));
+      t.ok(await getsIn({ ...here, from: '127.0.0.9' }));
+      let ended = false;
+      const gone = idle.connection.untilClosed(20_000).then(() => (ended = true));
+      const closed = (): boolean => ended;
+      while (!closed()) {
+        await busy.text({ SendTargets: 'All' });
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      await gone;
+      t.ok(await getsIn(here), 'room comes back');
+      await served(t, session);
     },
   },
   {

@@ -253,7 +253,7 @@ export const portals: readonly Requirement[] = [
           .split('\n')
           .map((line) => line.trim().split(/\s+/))
           .filter(([, local]) => Number.parseInt(local?.split(':')[1] ?? '', 16) === port)
-          .filter(([, , , state, , timer]) => state === '01' && (timer?.startsWith('02:'))).length;
+          .filter(([, , , state, , timer]) => state === '01' && timer?.startsWith('02:')).length;
       const deadline = Date.now() + 10_000;
       while (watched() < 2 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
       t.equal(watched(), 2);

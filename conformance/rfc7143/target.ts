@@ -28,6 +28,8 @@ export interface Started {
   iqn: string;
   /** The disk that may be written. */
   lun: number;
+  /** Path of its configuration, if it is a daemon of ours in a process of its own. */
+  configuration?: string;
   /** Process id, if the target is a process of ours. */
   pid?: number;
   /** What of the profile it really has. */

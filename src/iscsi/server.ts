@@ -10,6 +10,7 @@ import { sendTargets, type ListeningPortal } from './discovery.js';
 import { FailedLogins } from './failed-logins.js';
 import type { LoginResult, LoginServices } from './login.js';
 import type {
+  IscsiLimits,
   IscsiServerOptions,
   IscsiService,
   IscsiTargetOptions,
@@ -145,7 +146,10 @@ export class IscsiServer implements IscsiService {
     const { limits, log } = this.#options;
     const address = plainAddress(socket.remoteAddress);
     const halfOpen = [...this.#connections].filter((connection) => connection.phase === 'login');
-    const fromThere = halfOpen.filter((connection) => connection.wire.remoteAddress === address);
+    // Discovery asks for no more than a name: who has come so far is hardly less of a stranger.
+    const fromThere = [...this.#connections].filter(
+      ({ phase, wire }) => (phase === 'login' || phase === 'discovery') && wire.remoteAddress === address,
+    );
     if (
       this.#connections.size >= limits.connectionsMax ||
       halfOpen.length >= limits.halfOpenMax ||
@@ -267,6 +271,10 @@ export class IscsiServer implements IscsiService {
           connection.fail('the login took too long');
         continue;
       }
+      if (connection.phase === 'discovery' && now - connection.heardAtMs > discoveryIdleMs(limits)) {
+        connection.fail('an idle discovery session');
+        continue;
+      }
       if (limits.nopIntervalMs === 0 || connection.phase !== 'full-feature') continue;
       const unanswered = connection.pingedAtMs > connection.heardAtMs;
       const waitedMs = now - (unanswered ? connection.pingedAtMs : connection.heardAtMs);
@@ -361,5 +369,8 @@ function stop(listeners: readonly Listener[]): void {
 }
 
 const isAt = (a: PortalOptions, b: PortalOptions): boolean => a.host === b.host && a.port === b.port;
+
+/** Discovery takes a moment; nobody is asked whether he is still there. */
+const discoveryIdleMs = ({ loginTimeoutMs }: IscsiLimits): number => 2 * loginTimeoutMs;
 
 const CLOSE_WAIT_MS = 3000;
