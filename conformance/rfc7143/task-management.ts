@@ -502,6 +502,29 @@ export const taskManagement: readonly Requirement[] = [
     },
   },
   {
+    id: 'TMF-35',
+    clause: 'RFC 7143 §4.2.3.3, §4.2.3.4, §11.6',
+    level: 'MUST',
+    text: 'a command that had failed before its unsolicited data came sends no status behind the response to a multi-task abort',
+    async run(t, target) {
+      for (const reporting of ['ResponseFence', 'FastAbort']) {
+        for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+          const session = await Session.login(target, {
+            keys: { InitialR2T: 'No', TaskReporting: reporting },
+          });
+          const data = Buffer.alloc(session.blockBytes);
+          const itt = session.sendCommand({ cdb: write10(0xfffffff0, 1), write: data, final: false });
+          t.same(await session.fence(), [], 'the status waits for the data');
+          const { pdu } = await responseTo(session, session.sendManage(fn));
+          t.equal(pdu.response, COMPLETE);
+          const { expStatSN, lun } = session;
+          session.connection.send(dataOut({ itt, lun, expStatSN, dataSN: 0, offset: 0, data, final: true }));
+          t.same(await session.fence(), [], `nothing follows function ${fn} with ${reporting}`);
+        }
+      }
+    },
+  },
+  {
     id: 'TMF-29',
     clause: 'RFC 7143 §4.2.3.1, §4.2.3.4',
     level: 'MUST',

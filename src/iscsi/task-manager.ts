@@ -14,6 +14,7 @@
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
 import type { CommandOrder } from './command-order.js';
 import { IMMEDIATE, RESPONSE } from './constants.js';
+import type { IscsiTask } from './iscsi-task.js';
 import type { Parameters } from './negotiation.js';
 import type { Pdu } from './pdu.js';
 import type { FullFeatureOwner } from './phase-owner.js';
@@ -173,7 +174,9 @@ export class TaskManager {
     const session = this.#session;
     const { functionCode, lunHigh, lunLow, referenced } = request;
     const named = functionCode === ABORT_TASK || functionCode === QUERY_TASK;
-    const owed = this.#owedTags(request);
+    const affected = this.#affected(request);
+    const owed = this.#owedTags(affected);
+    const held = affected.filter((task) => task.held).map(({ itt }) => itt);
     session.endsOwnTasks(() =>
       session.target.port.manage(
         {
@@ -183,26 +186,40 @@ export class TaskManager {
           lunLow,
           task: named ? session.tasks.get(referenced) : undefined,
         },
-        (response, additional) =>
+        (response, additional) => {
+          const complete = response === FUNCTION_COMPLETE;
+          if (complete) this.#abandon(held);
           this.#whenTaken(owed, () => {
             this.#respond(request, response, additional);
-            if (functionCode === TARGET_COLD_RESET && response === FUNCTION_COMPLETE)
-              this.#owner.targetWasReset();
-          }),
+            if (complete && functionCode === TARGET_COLD_RESET) this.#owner.targetWasReset();
+          });
+        },
       ),
     );
   }
 
-  /** Target transfer tags of the tasks that will end, whose data the initiator still owes (§4.2.3.3 a). */
-  #owedTags({ functionCode, lunHigh, lunLow }: Request): number[] {
-    const reach = REACH.get(functionCode);
-    if (reach === undefined || this.#phase.parameters.taskReporting === 'FastAbort') return [];
-    const tags: number[] = [];
-    for (const task of this.#session.tasks.values()) {
-      if (reach === 'unit' && (task.lunHigh !== lunHigh || task.lunLow !== lunLow)) continue;
-      tags.push(...task.out.openTags());
+  /** The SCSI layer knows no more of what has failed and only waits to say so; behind the response it may not (§11.6). */
+  #abandon(tags: readonly number[]): void {
+    for (const itt of tags) {
+      const task = this.#session.tasks.get(itt);
+      if (task?.held === true) task.abandonHeld();
     }
-    return tags;
+  }
+
+  /** Tasks of this session that a function for many tasks ends. */
+  #affected({ functionCode, lunHigh, lunLow }: Request): IscsiTask[] {
+    const reach = REACH.get(functionCode);
+    if (reach === undefined) return [];
+    const tasks = [...this.#session.tasks.values()];
+    return reach === 'unit'
+      ? tasks.filter((task) => task.lunHigh === lunHigh && task.lunLow === lunLow)
+      : tasks;
+  }
+
+  /** Target transfer tags whose data the initiator still owes (§4.2.3.3 a). */
+  #owedTags(tasks: readonly IscsiTask[]): number[] {
+    if (this.#phase.parameters.taskReporting === 'FastAbort') return [];
+    return tasks.flatMap((task) => task.out.openTags());
   }
 
   #whenTaken(tags: readonly number[], done: () => void): void {
