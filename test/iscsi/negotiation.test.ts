@@ -1,10 +1,13 @@
 /** Text, names, keys and their negotiation (RFC 7143 §4.2.7, §6, §13). */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { KEYS } from '../../src/iscsi/keys.js';
 import { normaliseName } from '../../src/iscsi/names.js';
 import { Negotiation } from '../../src/iscsi/negotiation.js';
 import { DEFAULT_LIMITS } from '../../src/iscsi/options.js';
 import { serialAdd, serialDistance } from '../../src/iscsi/serial.js';
+import { PACKAGE_ROOT } from '../../src/package-root.js';
 import { formatText, parseBinary, parseNumber, parseText } from '../../src/iscsi/text.js';
 
 void t.test('text: pairs end with NUL, and come back as they went (RFC 7143 §6.1)', (t) => {
@@ -168,5 +171,22 @@ void t.test('negotiation: irrelevant keys are called so (RFC 7143 §13)', (t) =>
   n.offer('InitialR2T', 'Yes', 'operational');
   n.offer('ImmediateData', 'No', 'operational');
   t.equal(n.offer('FirstBurstLength', '65536', 'operational'), 'Irrelevant', '§13.14');
+  t.end();
+});
+
+void t.test('docs/iscsi.md names every key, with what this target wants of it', (t) => {
+  const manual = readFileSync(join(PACKAGE_ROOT, 'docs/iscsi.md'), 'utf8');
+  const rows = manual.split('\n').filter((line) => line.startsWith('| `'));
+  for (const { name, result, wish } of KEYS) {
+    t.ok(manual.includes(`\`${name}\``), name);
+    const wanted = wish?.(DEFAULT_LIMITS);
+    if (typeof wanted !== 'number' || result === 'maximum') continue;
+    t.match(
+      rows.find((row) => row.includes(`\`${name}\``)),
+      new RegExp(`\\b${wanted}\\b`),
+      name,
+    );
+  }
+  for (const [, key] of manual.matchAll(/`limits\.(\w+)/g)) t.ok(key in DEFAULT_LIMITS, `limits.${key}`);
   t.end();
 });
