@@ -43,27 +43,33 @@ void t.test(
     t.teardown(() => cable.cut());
     const ports = [await freePort(), await freePort()] as const;
     cable.to = ports[1];
-    const { daemon } = await serve(t, ['a'], (folder) => {
+    const user = (name: string): object => ({ name, secretFile: name });
+    const configuration = (show: string[], more: object = {}): object => ({
+      portals: [
+        { listen: `127.0.0.1:${ports[0]}`, portalGroupTag: 1, advertise: `${HOST_ADDRESS}:${ports[0]}` },
+        { listen: `127.0.0.1:${ports[1]}`, portalGroupTag: 2, advertise: `${HOST_ADDRESS}:${cable.port}` },
+      ],
+      discovery: { authentication: { users: [user('scout')] } },
+      targets: [
+        {
+          name: TARGET,
+          partition: 'a',
+          access: [{ initiator: INITIATOR, user: 'host', show }],
+          authentication: { users: [user('host')], mutual: user('target'), algorithms: ['SHA256'] },
+          ...more,
+        },
+      ],
+      shutdownGraceMs: 100,
+    });
+    const { daemon, configure } = await serve(t, ['a'], (folder) => {
       for (const [name, secret] of Object.entries(SECRETS))
         writeFileSync(join(folder, name), `${secret}\n`, { mode: 0o600 });
-      const user = (name: string): object => ({ name, secretFile: name });
-      return {
-        portals: [
-          { listen: `127.0.0.1:${ports[0]}`, portalGroupTag: 1, advertise: `${HOST_ADDRESS}:${ports[0]}` },
-          { listen: `127.0.0.1:${ports[1]}`, portalGroupTag: 2, advertise: `${HOST_ADDRESS}:${cable.port}` },
-        ],
-        discovery: { authentication: { users: [user('scout')] } },
-        targets: [
-          {
-            name: TARGET,
-            partition: 'a',
-            access: [{ initiator: INITIATOR, user: 'host', show: ['master'] }],
-            authentication: { users: [user('host')], mutual: user('target'), algorithms: ['SHA256'] },
-          },
-        ],
-        shutdownGraceMs: 100,
-      };
+      return configuration(['master']);
     });
+    const reload = async (next: object): Promise<void> => {
+      configure(next);
+      await daemon.reload();
+    };
     const guest = await Guest.boot({ name: INITIATOR, initiatorName: INITIATOR });
     t.teardown(() => guest.stop());
     const run = async (script: string, options: { timeoutMs?: number } = {}): Promise<string> =>
@@ -129,6 +135,23 @@ void t.test(
       const [written, read] = sums.trim().split('\n');
       t.equal(read, written);
       t.equal(daemon.status().iscsi.dataDigestErrors + daemon.status().iscsi.headerDigestErrors, 0);
+    });
+
+    await t.test('a LUN that a reload shows is there at once, by an asynchronous event', async (t) => {
+      await reload(configuration(['master', 'slave']));
+      await guest.until('ls -d /sys/class/scsi_disk/*:1/device/block/*', 20_000);
+      t.match(daemon.sessions(), [{ luns: [0, 1] }], 'in the same session');
+      await run('for d in /sys/class/scsi_disk/*:1/device; do echo 1 > $d/delete; done');
+      await reload(configuration(['master']));
+    });
+
+    await t.test('a redirection is followed to the other portal group', async (t) => {
+      await run(`${nodes} -p ${portal} --logout`);
+      const redirect = { to: `${HOST_ADDRESS}:${cable.port}`, portalGroupTag: 1 };
+      await reload(configuration(['master'], { redirect }));
+      await run(`${nodes} -p ${portal} --login`);
+      t.match(daemon.sessions(), [{ initiator: INITIATOR, user: 'host', portal: `127.0.0.1:${ports[1]}` }]);
+      await reload(configuration(['master']));
     });
 
     await t.test(`several sessions of one host, and ${LOGINS} rounds of logout and login`, async (t) => {
