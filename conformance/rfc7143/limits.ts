@@ -5,12 +5,13 @@
 import { Connection } from './connection.js';
 import { namesFor } from './login.js';
 import { encodeKeys } from './keys.js';
-import { encode, loginRequest, STAGE } from './pdu.js';
+import { dataOut, encode, loginRequest, OP, STAGE, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, STATUS } from './scsi.js';
+import { read10, STATUS, write10 } from './scsi.js';
 import { Session } from './session.js';
 import { site, startSite } from './site.js';
 import type { Target } from './target.js';
+import { pattern } from './write.js';
 
 const withLimits = (limits: object): object => ({
   portals: [{ listen: '0.0.0.0:0' }],
@@ -201,6 +202,67 @@ export const limits: readonly Requirement[] = [
       await gone;
       t.ok(await getsIn(here), 'room comes back');
       await served(t, session);
+    },
+  },
+  {
+    id: 'LIM-09',
+    clause: 'RFC 7143 §4.2.2.1, §13.11',
+    level: 'MUST',
+    text: 'a window full of commands with data that wait for an earlier one, more than the buffers’ budget, does not lock the connection up',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ connectionBufferBytesMax: 1 << 20 }));
+      const session = await Session.login(
+        { ...at('a'), host: '127.0.0.1' },
+        { keys: { FirstBurstLength: '65536' } },
+      );
+      const data = pattern(65_536, 3);
+      const write = { write: data, immediateBytes: data.length };
+      const base = session.takeCmdSN();
+      const waiting: number[] = [];
+      for (let n = 0; n < 60; n++)
+        waiting.push(session.sendCommand({ cdb: write10(128 * (n % 16), 128), ...write }));
+      await session.finish(session.sendCommand({ cdb: read10(0, 1), read: 512, cmdSN: base }), { read: 512 });
+      for (const itt of waiting) t.equal((await session.finish(itt, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'LIM-10',
+    clause: 'RFC 7143 §11.7.6, §13.17',
+    level: 'MUST',
+    text: 'many writes at once whose data come in pieces of odd size cost no more than a block each beside what is under way',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ connectionBufferBytesMax: 1 << 20 }));
+      const session = await Session.login(
+        { ...at('a'), host: '127.0.0.1' },
+        { keys: { ImmediateData: 'No', InitialR2T: 'Yes' } },
+      );
+      const data = pattern(131_072, 4);
+      const r2ts: Pdu[] = [];
+      for (let n = 0; n < 40; n++) {
+        session.sendCommand({ cdb: write10(0, 256), write: data });
+        r2ts.push(await session.expect(OP.R2T));
+      }
+      const { expStatSN, lun } = session;
+      const pieces = [0, 1001, 2000, 70_001, data.length];
+      for (let dataSN = 0; dataSN + 1 < pieces.length; dataSN++) {
+        const [offset = 0, end = 0] = pieces.slice(dataSN);
+        for (const { itt, ttt } of r2ts)
+          session.connection.send(
+            dataOut({
+              itt,
+              ttt,
+              lun,
+              expStatSN,
+              dataSN,
+              offset,
+              data: data.subarray(offset, end),
+              final: end === data.length,
+            }),
+          );
+      }
+      for (const { itt } of r2ts) t.equal((await session.finish(itt, {})).status, STATUS.GOOD);
+      const read = await session.execute({ cdb: read10(0, 256), read: data.length });
+      t.ok(read.data.equals(data));
     },
   },
   {

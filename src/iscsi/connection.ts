@@ -3,7 +3,8 @@
  * login into the full feature phase.
  *
  * Back-pressure: when answers that the peer doesn't take, and data that wait for the disc, exceed the budget, parsing
- * stops and so does reading, until enough of both is gone.
+ * stops and so does reading, until enough of both is gone. Data that wait for something which the peer has yet to send
+ * don't count: what a window of commands can bring bounds them.
  */
 import { BHS_BYTES, DIGEST_BYTES, OPCODE_MASK, REJECT, REQUEST } from './constants.js';
 import type { IscsiCounters } from './counters.js';
@@ -325,7 +326,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
 
   pin(bytes: number): void {
     this.#pinnedBytes += bytes;
-    if (bytes < 0 && this.#stalled) this.#relieve();
+    if (bytes <= 0 && this.#stalled) this.#relieve();
   }
 
   /** The peer may have said much: it is not read because its data wait for the medium. */
@@ -335,7 +336,9 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
 
   #overBudget(): boolean {
     if (this.#pinnedBytes === 0 && !this.transmit.blocked) return false;
-    return this.#pinnedBytes + this.transmit.queuedBytes > this.#services.limits.connectionBufferBytesMax;
+    if (this.#pinnedBytes + this.transmit.queuedBytes <= this.#services.limits.connectionBufferBytesMax)
+      return false;
+    return this.transmit.blocked || this.#session?.waitsForMedium() === true;
   }
 
   /** Something was freed: goes on parsing, in a turn of its own, if the budget allows. */

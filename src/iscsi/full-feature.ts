@@ -94,6 +94,8 @@ export class FullFeature implements TaskHost {
     if (task.submitting) return;
     this.#session.tasks.delete(task.itt);
     this.#recycle(task);
+    // Perhaps the last one that its connection was waiting for.
+    this.#owner.pin(0);
   }
 
   discarded(task: IscsiTask): void {

@@ -56,8 +56,11 @@ export class OutTransfer {
   #immediateBytes = 0;
   /** Copies of data that came before the SCSI layer asked. */
   #early: Buffer[] = [];
+  /** Everything, where the SCSI layer wants it in one chunk. */
   #gather: Buffer | undefined;
   #gathered = 0;
+  /** The beginning of a block whose rest is still to come. */
+  #tail = EMPTY;
 
   constructor(task: IscsiTask) {
     this.#task = task;
@@ -82,6 +85,7 @@ export class OutTransfer {
     if (this.#early.length > 0) this.#early = [];
     this.#gather = undefined;
     this.#gathered = 0;
+    this.#tail = EMPTY;
   }
 
   /** The command brought immediate data. */
@@ -244,11 +248,9 @@ export class OutTransfer {
   #deliver(buffer: Buffer, offset: number, available: number): void {
     const task = this.#task;
     if (task.over || task.aborted) return;
-    const missing = this.#total - this.#delivered - this.#gathered;
+    const missing = this.#total - this.#delivered - this.#gathered - this.#tail.length;
     const bytes = Math.min(available, missing);
     if (bytes === 0) return;
-    // A piece that ends inside a block: what follows is gathered and goes on as one chunk.
-    if (this.#gather === undefined && bytes < missing && bytes % BLOCK_BYTES !== 0) this.#startGather();
     const gather = this.#gather;
     if (gather !== undefined) {
       buffer.copy(gather, this.#gathered, offset, offset + bytes);
@@ -260,8 +262,24 @@ export class OutTransfer {
       task.handler?.onDataOut(task, gather, 0, gather.length);
       return;
     }
+    const odd = bytes < missing ? (this.#tail.length + bytes) % BLOCK_BYTES : 0;
+    if (odd > 0 || this.#tail.length > 0) {
+      this.#deliverBlocks(buffer, offset, bytes, odd);
+      return;
+    }
     this.#delivered += bytes;
     task.handler?.onDataOut(task, buffer, offset, bytes);
+  }
+
+  /** A piece that begins or ends inside a block: its last `odd` bytes wait for the next one. */
+  #deliverBlocks(buffer: Buffer, offset: number, bytes: number, odd: number): void {
+    const task = this.#task;
+    const joined = Buffer.concat([this.#tail, buffer.subarray(offset, offset + bytes)]);
+    const blocks = joined.length - odd;
+    this.#tail = Buffer.from(joined.subarray(blocks));
+    if (blocks === 0) return;
+    this.#delivered += blocks;
+    task.handler?.onDataOut(task, joined, 0, blocks);
   }
 
   /** Everything here: tells the SCSI layer. Something missing and not under way: asks for it. */
