@@ -96,7 +96,12 @@ export class IscsiTask extends Task {
     return copy;
   }
 
-  /** Counts memory that lives until the task ends. */
+  override releaseKept(): void {
+    this.host.pin(-this.#pinnedBytes);
+    this.#pinnedBytes = 0;
+  }
+
+  /** Counts memory that lives until the task ends, or until `releaseKept`. */
   pin(bytes: number): void {
     this.#pinnedBytes += bytes;
     this.host.pin(bytes);

@@ -91,9 +91,9 @@ export class Session {
     this.#endingOwnTasks = before;
   }
 
-  /** True while a task waits for neither the initiator nor the processor. */
+  /** True while something is under way that ends without the initiator, and then gives back what it holds. */
   waitsForMedium(): boolean {
-    for (const task of this.tasks.values()) if (!task.out.expectsMore()) return true;
+    for (const task of this.tasks.values()) if (task.pending > 0) return true;
     return false;
   }
 

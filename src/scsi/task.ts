@@ -100,6 +100,8 @@ export abstract class Task {
   abstract receiveDataOut(bytes: number, whole: boolean): void;
   /** A stable copy of a chunk, counted against the connection's memory budget and released when the task ends. */
   abstract keep(buffer: Buffer, offset: number, length: number): Buffer;
+  /** Nothing that was kept so far is needed any more, though the task goes on: it counts no longer. */
+  abstract releaseKept(): void;
 
   /**
    * Tells how many bytes of Data-In the command produces in all, before the first `reserveDataIn` or

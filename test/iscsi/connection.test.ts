@@ -1,6 +1,10 @@
 /** A connection on real sockets: back-pressure, pools, and what a dying peer leaves behind. */
 import { connect, type Socket } from 'node:net';
 import t from 'tap';
+import { dataOut, isid, OP, type Pdu } from '../../conformance/rfc7143/pdu.js';
+import { write10 as write10Cdb } from '../../conformance/rfc7143/scsi.js';
+import { Session as RawSession } from '../../conformance/rfc7143/session.js';
+import type { Target } from '../../conformance/rfc7143/target.js';
 import { startServer, TARGET } from './support.js';
 
 /** A login request straight to the full feature phase, and commands, as bytes. */
@@ -231,3 +235,59 @@ void t.test(
     await server.close(0);
   },
 );
+
+void t.test(
+  'many large writes at once to a slow medium hold no more than the budget, and all end when it has caught up',
+  async (t) => {
+    const { server, port, memory } = await startServer({ connectionBufferBytesMax: 1 << 20 });
+    memory.stuckFromLba = 0;
+    memory.keeps = true;
+    const session = await RawSession.connect(targetAt(port));
+    await session.enter(targetAt(port), {
+      keepUnitAttention: true,
+      keys: { InitialR2T: 'Yes', ImmediateData: 'No', MaxRecvDataSegmentLength: '65536' },
+    });
+    const half = 65_536;
+    const r2ts: Pdu[] = [];
+    for (let n = 0; n < 40; n++) {
+      session.sendCommand({ cdb: write10Cdb(512 * n, 256), write: Buffer.alloc(2 * half) });
+      r2ts.push(await session.expect(OP.R2T));
+    }
+    const sendHalf = (which: 0 | 1): void => {
+      for (const { itt, ttt } of r2ts)
+        session.connection.send(
+          dataOut({
+            itt,
+            ttt,
+            expStatSN: session.expStatSN,
+            dataSN: which,
+            offset: which * half,
+            data: Buffer.alloc(half),
+            final: which === 1,
+          }),
+        );
+    };
+    sendHalf(0);
+    await until(() => memory.keptBytes >= 1 << 20);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    t.ok(memory.keptBytes <= (1 << 20) + 2 * half, `${memory.keptBytes} bytes are held of ${40 * half}`);
+    memory.unstick();
+    sendHalf(1);
+    for (const { itt } of r2ts) t.equal((await session.finish(itt, {})).status, 0);
+    t.equal(memory.keptBytes, 0);
+    session.connection.destroy();
+    await until(() => server.sessions().length === 0);
+    await server.close(0);
+  },
+);
+
+const targetAt = (port: number): Target => ({
+  host: '127.0.0.1',
+  port,
+  iqn: TARGET,
+  lun: 0,
+  profile: {},
+  sessions: [],
+  freshIsid: () => isid(0x77),
+  stop: () => Promise.resolve(),
+});

@@ -15,12 +15,6 @@ export const TARGET = 'iqn.2026-11.example:memory';
 const GOOD = 0;
 const CHECK_CONDITION = 2;
 
-/** Takes data, and never comes to an end. */
-const HOLD: DataOutHandler = {
-  onDataOut: (task, buffer, offset, length) => void task.keep(buffer, offset, length),
-  onDataOutEnd: () => undefined,
-};
-
 /** Fixed-format sense: ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. */
 const INVALID_OPCODE = Buffer.from([0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0]);
 
@@ -31,8 +25,10 @@ export class MemoryPort implements ScsiPort {
   /** Reads of LBAs from here on never end by themselves: they wait in `stuck`. */
   stuckFromLba = Infinity;
   readonly stuck = new Set<Task>();
-  /** Stuck writes take their data and hold them. */
+  /** Stuck writes keep their data until `unstick`. */
   keeps = false;
+  /** Bytes kept. */
+  keptBytes = 0;
   /** Reads are answered in a later turn, through `segmentDataIn`. */
   asynchronous = false;
   answered = 0;
@@ -65,6 +61,7 @@ export class MemoryPort implements ScsiPort {
 
   #abort(task: Task): void {
     this.stuck.delete(task);
+    task.pending = 0;
     task.discard();
     task.complete(0x40);
   }
@@ -77,7 +74,44 @@ export class MemoryPort implements ScsiPort {
     onDataOutEnd: (task) => task.complete(GOOD),
   };
 
+  /** As a slow medium would: an operation is under way while data are kept. */
+  readonly #hold: DataOutHandler = {
+    onDataOut: (task, buffer, offset, length) => {
+      task.keep(buffer, offset, length);
+      task.scratch = Number(task.scratch ?? 0) + length;
+      this.keptBytes += length;
+      task.pending = 1;
+      if (!this.keeps) setImmediate(() => this.#written(task));
+    },
+    onDataOutEnd: (task) => {
+      task.remaining = 0;
+      if (task.pending > 0) return;
+      this.stuck.delete(task);
+      task.complete(GOOD);
+    },
+  };
+
+  #written(task: Task): void {
+    if (task.pending === 0 || !this.stuck.has(task)) return;
+    task.pending = 0;
+    this.keptBytes -= Number(task.scratch);
+    task.scratch = 0;
+    task.releaseKept();
+    if (task.remaining > 0) return;
+    this.stuck.delete(task);
+    task.complete(GOOD);
+  }
+
+  /** The medium works again. */
+  unstick(): void {
+    this.keeps = false;
+    for (const task of this.stuck) this.#written(task);
+  }
+
   submit(task: Task): void {
+    task.pending = 0;
+    task.remaining = 1;
+    task.scratch = undefined;
     const { cdb } = task;
     const lba = cdb.readUInt32BE(2);
     const bytes = cdb.readUInt16BE(7) * 512;
@@ -104,7 +138,7 @@ export class MemoryPort implements ScsiPort {
       case 0x2a:
         if (lba >= this.stuckFromLba) this.stuck.add(task);
         task.position = lba * 512;
-        task.handler = this.keeps ? HOLD : this.#write;
+        task.handler = this.keeps ? this.#hold : this.#write;
         task.receiveDataOut(bytes, false);
         return;
       case 0xa0:

@@ -150,6 +150,8 @@ export class TestTask extends Task {
   status = -1;
   sense: Buffer | undefined;
   ends = 0;
+  /** Calls of `releaseKept`. */
+  releases = 0;
   private asked: { bytes: number; whole: boolean } | undefined;
   private room = 0;
   private segments: DataInSegment[] = [];
@@ -184,6 +186,10 @@ export class TestTask extends Task {
 
   keep(buffer: Buffer, offset: number, length: number): Buffer {
     return Buffer.from(buffer.subarray(offset, offset + length));
+  }
+
+  releaseKept(): void {
+    this.releases++;
   }
 
   beginDataIn(bytes: number): number {

@@ -156,6 +156,7 @@ const WRITE: DataOutHandler = {
 function mediumDone(task: Task): (result: MediumResult) => void {
   task.mediumDone ??= (result) => {
     task.pending--;
+    if (task.pending === 0) task.releaseKept();
     if (task.aborted) {
       if (task.pending === 0) status(task, STATUS.TASK_ABORTED);
       return;
