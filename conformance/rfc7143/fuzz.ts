@@ -16,7 +16,7 @@ import {
   textRequest,
 } from './pdu.js';
 import { inquiry, read10, reportLuns, testUnitReady, write10 } from './scsi.js';
-import { Session } from './session.js';
+import { Session, type SessionOptions } from './session.js';
 import type { Target } from './target.js';
 
 export interface FuzzReport {
@@ -25,6 +25,8 @@ export interface FuzzReport {
 }
 
 const PDUS_PER_CONNECTION = 64;
+/** More cold resets than that do not wait in one connection that is gone. */
+const LOGIN_ATTEMPTS = 4;
 /** Offsets of the basic header segment that decide most: opcode, flags, lengths, LUN, tags, numbers, CDB. */
 const HOT_OFFSETS = [0, 1, 4, 5, 6, 7, 9, 16, 20, 24, 27, 28, 32, 36, 40, 44] as const;
 const NASTY_BYTES = [0, 1, 0x7f, 0x80, 0xfe, 0xff] as const;
@@ -56,7 +58,7 @@ export async function fuzz(target: Target, options: { seed: number; pdus: number
     const session =
       random(8) === 0
         ? await Session.connect(target)
-        : await Session.login(target, {
+        : await goodLogin(target, {
             keepUnitAttention: random(2) === 0,
             keys: NEGOTIATED[random(NEGOTIATED.length)] ?? {},
           });
@@ -75,6 +77,20 @@ export async function fuzz(target: Target, options: { seed: number; pdus: number
     target.sessions.length = 0;
   }
   return report;
+}
+
+/**
+ * A good login has to succeed. A TARGET COLD RESET among the requests of the connection before, which the target may come
+ * to only now, ends it by the book (RFC 7143 §11.5.1): then the next one has to.
+ */
+async function goodLogin(target: Target, options: SessionOptions): Promise<Session> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await Session.login(target, options);
+    } catch (error) {
+      if (attempt === LOGIN_ATTEMPTS) throw error;
+    }
+  }
 }
 
 /** Until the target has taken what was sent, or has had enough. */
