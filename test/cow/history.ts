@@ -41,7 +41,7 @@ export class History {
   readonly #promises: { moment: number; operation: number }[] = [{ moment: 0, operation: 0 }];
   operation = 0;
 
-  constructor(blocks: readonly number[], master = new Int32Array(blocks.length * BLOCK_SECTORS)) {
+  constructor(blocks: readonly number[], master: Int32Array = new Int32Array(blocks.length * BLOCK_SECTORS)) {
     this.blocks = blocks;
     this.master = master.slice();
     this.#changes = Array.from(master, (value) => [
@@ -99,7 +99,8 @@ export class History {
     const shown = readSectors(engine, LOCATION_OF_MASTER, earlier.blocks);
     if (typeof shown === 'string') throw new Error(shown);
     const history = new History(earlier.blocks, shown);
-    for (const [number, image] of earlier.#images) if (number <= generation) history.#images.set(number, image);
+    for (const [number, image] of earlier.#images)
+      if (number <= generation) history.#images.set(number, image);
     history.#transitions[0] = { operation: 0, enabled, generation, epoch, issued: 0, done: 0 };
     return history;
   }
