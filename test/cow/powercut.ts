@@ -244,7 +244,8 @@ async function live(
   report: PowerCutReport,
 ): Promise<Left | undefined> {
   const { seed, steps } = options;
-  const complain = (what: string): void => void report.violations.push(`seed ${seed}, life ${life + 1}, ${what}`);
+  const complain = (what: string): void =>
+    void report.violations.push(`seed ${seed}, life ${life + 1}, ${what}`);
   const store = new MemoryStore(PARTITION_BYTES, base);
   let history: History;
   let opened: number;
