@@ -247,19 +247,39 @@ export function recoverableRange(
   found: ReadonlyMap<number, JournalBlock>,
   does: Steps = ALL_STEPS,
 ): { nextLsn: number; tail: number; needed: number } {
-  let { nextLsn, tailLsn: tail } = superblock;
+  let { nextLsn, tail } = chainStart(superblock, found);
   for (;;) {
     const first = found.get(nextLsn);
     if (first?.batchFirst !== nextLsn || first.batchBlocks === 0) break;
     if (!isBatchWhole(first, found) && does('open: ignore a batch that is not whole')) break;
     nextLsn += first.batchBlocks;
-    tail = first.tail;
+    tail = Math.max(tail, first.tail);
   }
   let needed = nextLsn;
   for (const block of found.values()) {
     if (block.batchFirst > nextLsn) needed = Math.max(needed, block.batchFirst);
   }
   return { nextLsn, tail, needed };
+}
+
+/**
+ * Where the chain of batches is sure to be unbroken: at the superblock's `nextLsn`, as long as the ring has not gone
+ * round since, and else at the newest tail that a whole batch names. A batch is written only when all before it are
+ * durable, and the pages that its tail vouches for are, too, so such a tail is true; it is where a batch begins; and from
+ * it on nothing is overwritten, because the place of a block is used again only when a durable batch names a tail behind
+ * it, and that one would be newer. Remains of a batch that was never whole name a tail as well, but are no whole batch.
+ */
+function chainStart(
+  superblock: Superblock,
+  found: ReadonlyMap<number, JournalBlock>,
+): { nextLsn: number; tail: number } {
+  let { nextLsn, tailLsn: tail } = superblock;
+  for (const block of found.values()) {
+    if (block.batchFirst !== block.lsn || block.lsn < superblock.nextLsn) continue;
+    if (block.tail <= nextLsn || block.tail > block.lsn || !isBatchWhole(block, found)) continue;
+    nextLsn = tail = block.tail;
+  }
+  return { nextLsn, tail };
 }
 
 /** The blocks of one batch say the same of it. */

@@ -75,3 +75,33 @@ void t.test('A block that a later batch proves to have been durable is missed', 
   }
   await t.rejects(reopened(store, engine), { code: 'DAMAGED', message: new RegExp(`block ${first + 1} of`) });
 });
+
+void t.test('A crash after any number of commits since the last superblock finds them all', async (t) => {
+  const store = new MemoryStore(64 << 20);
+  store.recording = false;
+  await initStore(store);
+  let engine = await Engine.open(store);
+  const { journalBlocks } = engine.core.superblock;
+  const first = engine.committer.journal.nextLsn;
+  let written = 0;
+  // The superblock is not written meanwhile, and the ring goes round twice.
+  for (const part of [0.6, 0.9, 1.1, 1.6, 2.2]) {
+    const goal = first + Math.ceil(part * journalBlocks);
+    while (engine.committer.journal.nextLsn < goal) {
+      await write(engine, written * BLOCK_BYTES, 1 + (written % 255));
+      await engine.committer.flushed();
+      written++;
+    }
+    const copy = new MemoryStore(store.sizeBytes, store);
+    copy.recording = false;
+    const reopenedCopy = await Engine.open(copy);
+    let wrong = 0;
+    for (let block = 0; block < written; block++)
+      if (shown(reopenedCopy, block * BLOCK_BYTES) !== 1 + (block % 255)) wrong++;
+    t.equal(wrong, 0, `all of ${written} commits, the ring ${part} times round`);
+    reopenedCopy.core.failure = new Error('killed');
+  }
+  engine = await reopened(store, engine);
+  t.equal(shown(engine, (written - 1) * BLOCK_BYTES), 1 + ((written - 1) % 255));
+  engine.core.failure = new Error('killed');
+});
