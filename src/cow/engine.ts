@@ -74,6 +74,7 @@ export class Engine {
     if (core.does('open: make superblock copies equal')) await core.levelSuperblock();
     await this.#restoreWeakTwins();
     await this.committer.checkpoint();
+    if (core.does('open: number on behind a torn batch')) this.committer.journal.skipRemains();
     if (this.#written.isDirty) await writeBitmap(core, this.#written);
     await this.state.makeLevel();
     // After a crash the list is needed until the superblock says what became of it; before, it is only a leftover.

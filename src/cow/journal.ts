@@ -65,6 +65,7 @@ export interface PlacedBatch {
 
 export class Journal {
   readonly #superblock: Superblock;
+  readonly #remainsEnd: number;
   nextLsn: number;
   /** What the next block will name as the first block needed. */
   tail: number;
@@ -73,8 +74,10 @@ export class Journal {
   /** Blocks before this one are durable. */
   durableLsn: number;
 
-  constructor(superblock: Superblock, nextLsn: number, tail: number) {
+  /** `remainsEnd`: behind the last block that was found, whether a recovery needs it or not. */
+  constructor(superblock: Superblock, nextLsn: number, tail: number, remainsEnd = nextLsn) {
     this.#superblock = superblock;
+    this.#remainsEnd = remainsEnd;
     this.nextLsn = nextLsn;
     this.tail = tail;
     this.durableTail = tail;
@@ -136,6 +139,15 @@ export class Journal {
     if (straight < batch.length) pieces.push(piece(batch.subarray(straight), 0));
     this.nextLsn += blocks;
     return { tail: this.tail, lsn: this.nextLsn, pieces };
+  }
+
+  /**
+   * Goes on behind every number that a block has: behind what is left of a batch that was never whole, which could
+   * else pass for a part of the one that takes its numbers. The journal must be empty, and a superblock must follow.
+   */
+  skipRemains(): void {
+    if (this.#remainsEnd <= this.nextLsn) return;
+    this.nextLsn = this.tail = this.durableTail = this.durableLsn = this.#remainsEnd;
   }
 
   settle(written: PlacedBatch): void {

@@ -8,6 +8,7 @@ export type Step =
   | 'open: make superblock copies equal'
   | 'open: restore second twins first'
   | 'open: ignore a batch that is not whole'
+  | 'open: number on behind a torn batch'
   | 'open: skip records of an older epoch than their page'
   | 'open: normalise a page before a record of a later epoch'
   | 'open: count active extents as changed'

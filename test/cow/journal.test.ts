@@ -6,6 +6,7 @@ import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../sr
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
+import type { Steps } from '../../src/cow/steps.js';
 import { MemoryStore } from './stores.js';
 
 const BLOCK_BYTES = 4096;
@@ -25,9 +26,9 @@ function shown(engine: Engine, position: number): number {
 }
 
 /** The process is gone; another opens what it left. */
-function reopened(store: MemoryStore, engine: Engine): Promise<Engine> {
+function reopened(store: MemoryStore, engine: Engine, steps?: Steps): Promise<Engine> {
   engine.core.failure = new Error('killed');
-  return Engine.open(store);
+  return Engine.open(store, steps === undefined ? {} : { steps });
 }
 
 void t.test('What is left of a torn batch neither hides later commits nor comes back', async (t) => {
@@ -57,6 +58,42 @@ void t.test('What is left of a torn batch neither hides later commits nor comes 
     t.equal(shown(engine, (units - 1) * UNIT_BYTES), 0, 'what was ignored stays ignored');
     engine.core.failure = new Error('killed');
   }
+});
+
+/**
+ * Two lives that each end in the middle of a batch of three blocks: of the first batch its last block survives, of the
+ * second the others. Answers which block of theirs is there in the end, in words; none may be.
+ */
+async function remainsOfTwo(steps?: Steps): Promise<string | undefined> {
+  const store = new MemoryStore(512 << 20);
+  store.recording = false;
+  await initStore(store);
+  const units = 2 * JOURNAL_BLOCK_RECORDS + 10;
+  for (const life of [1, 2]) {
+    let engine = await Engine.open(store, steps === undefined ? {} : { steps });
+    const first = engine.committer.journal.nextLsn;
+    const lost = (life === 1 ? [0, 1] : [2]).flatMap((index) =>
+      [0, 1].map((copy) => {
+        const position = journalPosition(engine.core.superblock, first + index, copy);
+        const bytes = Buffer.alloc(JOURNAL_BLOCK_BYTES);
+        store.readSync(bytes, 0, bytes.length, position);
+        return { position, bytes };
+      }),
+    );
+    for (let unit = 0; unit < units; unit++) await write(engine, (unit + life * units) * UNIT_BYTES, life);
+    await engine.committer.flushed();
+    for (const { position, bytes } of lost) store.apply(position, bytes);
+    engine = await reopened(store, engine, steps);
+    for (let unit = units; unit < 3 * units; unit++)
+      if (shown(engine, unit * UNIT_BYTES) !== 0) return `after life ${life}, unit ${unit} is there`;
+    engine.core.failure = new Error('killed');
+  }
+  return undefined;
+}
+
+void t.test('Remains of two torn batches with the same numbers do not make a whole one', async (t) => {
+  t.equal(await remainsOfTwo(), undefined);
+  t.match(await remainsOfTwo((step) => step !== 'open: number on behind a torn batch'), /after life 2/);
 });
 
 void t.test('A block that a later batch proves to have been durable is missed', async (t) => {
