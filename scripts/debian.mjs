@@ -30,6 +30,11 @@ export const TEST_PROGRAMS = [
   { program: 'xz', package: 'xz-utils' },
   { program: 'ldd', package: 'libc-bin' },
   { program: 'setpriv', package: 'util-linux' },
+  { program: 'systemd-notify', package: 'systemd' },
+  { program: 'python3', package: 'python3-minimal' },
+  { program: 'man', package: 'man-db' },
+  { program: 'groff', package: 'groff' },
+  { program: 'dpkg-deb', package: 'dpkg' },
   { file: '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so', package: 'qemu-block-extra' },
   ...BENCH_PROGRAMS,
 ];

@@ -8,7 +8,16 @@
  */
 
 import { createHash, randomUUID } from 'node:crypto';
-import { linkSync, mkdirSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { OperationalError } from '../operational-error.js';
 
 const MAX_DEPTH = 4;
@@ -19,6 +28,8 @@ export interface Lock {
 
 /** For partitions by uuid, whatever path leads to them. One folder for all users, as /tmp is. */
 export const LOCK_FOLDER = '/tmp/cldd-locks';
+/** As /tmp itself: everybody may take locks there, and remove only his own. */
+const FOR_ALL = 0o1777;
 
 /**
  * Takes the lock.
@@ -36,7 +47,10 @@ export function takeLock(path: string, what: string): Lock {
 
 /** As `takeLock`, for a partition's uuid: a copy beside its original has the same. */
 export function takeUuidLock(uuid: string, what: string): Lock {
-  mkdirSync(LOCK_FOLDER, { recursive: true, mode: 0o1777 });
+  mkdirSync(LOCK_FOLDER, { recursive: true });
+  // mkdir obeys the umask, and a daemon that runs as another user needs the folder as well.
+  const { uid, mode } = statSync(LOCK_FOLDER);
+  if (uid === process.getuid?.() && (mode & 0o7777) !== FOR_ALL) chmodSync(LOCK_FOLDER, FOR_ALL);
   return takeLock(`${LOCK_FOLDER}/${uuid}`, what);
 }
 

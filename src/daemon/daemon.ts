@@ -27,6 +27,8 @@ export interface DaemonOptions {
   /** Reads the configuration again, for reload; undefined if it came from the command line. */
   reread?: { file: string; load: () => Configuration };
   log: DaemonLog;
+  /** Sockets that a service manager listens at, for the portals that have their addresses. */
+  inheritedFds?: readonly number[];
   /** For tests: something else than the engine. */
   openPartition?: OpenPartition;
 }
@@ -76,6 +78,7 @@ export class Daemon {
     if (metrics !== undefined) this.#metrics = await this.#openMetrics(metrics);
     const service = new IscsiServer({
       portals: configuration.portals,
+      ...(this.#options.inheritedFds === undefined ? {} : { inheritedFds: this.#options.inheritedFds }),
       ...this.#served(),
       limits: configuration.limits,
       log,
@@ -83,7 +86,7 @@ export class Daemon {
     try {
       this.#portals = await service.listen();
     } catch (error) {
-      throw explainListenError(error);
+      throw explainListenError(error, (this.#options.inheritedFds?.length ?? 0) > 0);
     }
     this.#service = service;
   }

@@ -1,6 +1,7 @@
 /** The daemon as a process: signals, the end, and what happens when something unforeseen is thrown. */
 import { Daemon } from './daemon.js';
 import type { DaemonOptions } from './daemon.js';
+import { inheritedFds, ServiceManager } from './service-manager.js';
 
 /** Beyond the initiators' grace: time to make everything durable. */
 const CLOSE_MS = 20_000;
@@ -38,6 +39,7 @@ export async function runDaemon(options: DaemonOptions, ready: (daemon: Daemon) 
     }, configuration.shutdownGraceMs + CLOSE_MS).unref();
     stop();
   };
+  const manager = new ServiceManager(log);
   let daemon: Daemon | undefined;
   const onReload = (): void => {
     daemon?.reload().catch((error: unknown) => {
@@ -52,12 +54,15 @@ export async function runDaemon(options: DaemonOptions, ready: (daemon: Daemon) 
   process.on('SIGINT', onStop);
   process.on('SIGHUP', onReload);
   try {
-    daemon = await Daemon.start(options);
+    daemon = await Daemon.start({ ...options, inheritedFds: inheritedFds() });
     ready(daemon);
+    manager.ready(`serves ${daemon.targets.map(({ name }) => name).join(', ')}`);
     await stopRequested;
+    manager.stopping();
     await daemon.close();
     log.info({}, 'stopped');
   } finally {
+    await manager.close();
     process.off('SIGTERM', onStop);
     process.off('SIGINT', onStop);
     process.off('SIGHUP', onReload);
