@@ -493,6 +493,34 @@ export const chap: readonly Requirement[] = (
       },
     },
     {
+      id: 'CHAP-23',
+      clause: 'RFC 7143 §6.3.2, §9.2',
+      level: 'MUST',
+      text: 'no answer that continues in the next PDU is a way past authentication: T is granted to nobody who has not proved who they are',
+      async run(t, target) {
+        // More unknown keys than one response has room to answer, so that the target has to set C.
+        const strangers: Record<string, string> = {};
+        for (let n = 0; n < 118; n++) strangers[`X-${String(n).padStart(61, 'a')}`] = '1';
+        for (const nsg of [STAGE.OPERATIONAL, STAGE.FULL_FEATURE])
+          for (const begun of [{ AuthMethod: 'CHAP' }, { AuthMethod: 'CHAP', CHAP_A: '5' }, {}]) {
+            const session = await Session.connect(fromElsewhere(target));
+            const fields = { ...SECURITY, isid: target.freshIsid() };
+            session.sendLogin(fields, { ...namesFor(target), ...begun, ...strangers });
+            let pdu = await session.expect(OP.LOGIN_RESPONSE);
+            t.equal(pdu.loginStatus, 0);
+            t.ok(pdu.continues, 'the answer continues');
+            for (let n = 0; n < 4 && pdu.loginStatus === 0 && !pdu.final; n++) {
+              session.sendLogin({ ...fields, transit: true, nsg });
+              const next = await session.connection.receive();
+              if (next === undefined) break;
+              pdu = next;
+            }
+            t.notOk(pdu.loginStatus === 0 && pdu.final, `to stage ${nsg}: ${JSON.stringify(begun)}`);
+            t.equal(pdu.tsih, 0, 'no session');
+          }
+      },
+    },
+    {
       id: 'CHAP-18',
       clause: 'RFC 7143 §12.1.3, §11.12.10',
       level: 'ROBUST',

@@ -133,7 +133,8 @@ export class Login {
     if (this.#rest !== undefined) {
       if (pdu.dataBytes > 0)
         throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'text while an answer continues');
-      return this.#respond(itt, this.#rest, transit, next);
+      // Text that continues leaves nothing behind that it doesn't say: what is missing for the next stage still is.
+      return this.#respond(itt, this.#rest, transit && this.#authenticated, next);
     }
     this.#chunkBytes += pdu.dataBytes;
     if (this.#chunkBytes > TEXT_BYTES_MAX) throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'too much text');
@@ -322,6 +323,8 @@ export class Login {
     const first = this.#first;
     const asker = this.#asker;
     if (first === undefined || asker === undefined) throw new Error('a login that ends before it began');
+    if (!this.#authenticated)
+      throw new Refusal(LOGIN_STATUS.AUTHENTICATION_FAILURE, 'authentication is required');
     this.result = {
       initiatorName: asker.initiatorName,
       isid: first.isid,
