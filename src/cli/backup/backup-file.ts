@@ -2,11 +2,12 @@
 import { closeSync, fstatSync, openSync, readSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { OperationalError } from '../../operational-error.js';
-import { FRAME_HEADER_BYTES, FrameReader, damaged, dataOf, headerOf } from './format.js';
+import { DONE_BYTES, FRAME_HEADER_BYTES, FrameReader, damaged, dataOf, headerOf, isDone } from './format.js';
 import type { BackupHeader, Frame } from './format.js';
 
 export const SUFFIX = '.cldd';
 export const PARTIAL_SUFFIX = '.cldd.partial';
+const SECTOR_BYTES = 512;
 
 export interface BackupFile {
   path: string;
@@ -58,27 +59,60 @@ export function openBackup(path: string): BackupFile {
 export function verifyBackup({ path, header }: BackupFile): { dataBytes: number } {
   return named(path, () => {
     let dataBytes = 0;
-    let position = 0;
-    let covered = 0;
-    let done = false;
-    for (const { frame } of readFrames(path)) {
-      if (done) throw damaged('something follows its end');
-      if (frame.type === 'DONE') done = true;
-      if (frame.type === 'HEAD' || frame.type === 'DONE') continue;
-      if (frame.position < position || frame.position + frame.length > header.capacityBytes)
-        throw damaged(`an extent is out of place at byte ${frame.position}`);
-      position = frame.position + frame.length;
-      covered += frame.length;
-      if (frame.type !== 'ZERO') dataBytes += dataOf(frame).length;
-    }
-    if (!done) throw damaged('its end is missing');
-    if (header.kind === 'full' && covered !== header.capacityBytes)
-      throw damaged(`it covers ${covered} bytes of ${header.capacityBytes}`);
+    for (const { data } of readExtents(path, header)) dataBytes += data?.length ?? 0;
     return { dataBytes };
   });
 }
 
-function named<T>(path: string, look: () => T): T {
+export interface Extent {
+  position: number;
+  length: number;
+  /** Undefined: zeros. */
+  data: Buffer | undefined;
+  /** Frames of the file so far, this one included. */
+  frames: number;
+}
+
+/**
+ * The extents of the backup whose header this is, in order, each proved, and after the last one that the file is whole.
+ * @throws {OperationalError} BACKUP_DAMAGED, also if another backup has come to lie at `path`
+ */
+export function* readExtents(path: string, header: BackupHeader): Generator<Extent> {
+  let [position, covered, frames] = [0, 0, 0];
+  let done = false;
+  for (const { frame } of readFrames(path)) {
+    if (done) throw damaged('something follows its end');
+    frames++;
+    if (frames === 1) {
+      if (headerOf(frame).id !== header.id) throw damaged('it was replaced meanwhile');
+      continue;
+    }
+    if (frame.type === 'HEAD') throw damaged('it has two headers');
+    if (frame.type === 'DONE') {
+      done = true;
+      continue;
+    }
+    const { length } = frame;
+    if (frame.position < position || frame.position + length > header.capacityBytes)
+      throw damaged(`an extent is out of place at byte ${frame.position}`);
+    if (length === 0 || frame.position % SECTOR_BYTES !== 0 || length % SECTOR_BYTES !== 0)
+      throw damaged(`an extent at byte ${frame.position} is not of whole sectors`);
+    position = frame.position + length;
+    covered += length;
+    yield {
+      position: frame.position,
+      length,
+      data: frame.type === 'ZERO' ? undefined : dataOf(frame),
+      frames,
+    };
+  }
+  if (!done) throw damaged('its end is missing');
+  if (header.kind === 'full' && covered !== header.capacityBytes)
+    throw damaged(`it covers ${covered} bytes of ${header.capacityBytes}`);
+}
+
+/** Errors of `look` name the file. */
+export function named<T>(path: string, look: () => T): T {
   try {
     return look();
   } catch (error) {
@@ -101,7 +135,34 @@ function named<T>(path: string, look: () => T): T {
   }
 }
 
-/** The finished backups in a folder, oldest generation first. */
+/** The finished backups in a folder, oldest generation first, and what is wrong with those that can't be read. */
+export function readableBackups(folder: string): { files: BackupFile[]; unsound: string[] } {
+  const unsound: string[] = [];
+  const files = readdirSync(folder)
+    .filter((name) => name.endsWith(SUFFIX))
+    .flatMap((name) => {
+      try {
+        return [openBackup(join(folder, name))];
+      } catch (error) {
+        if (!(error instanceof OperationalError)) throw error;
+        unsound.push(error.message);
+        return [];
+      }
+    });
+  return { files: files.sort((a, b) => a.header.generation - b.header.generation), unsound };
+}
+
+/** Whether the file ends with a sound DONE frame: what was cut off later is found without reading all of it. */
+export function hasEnd({ path, sizeBytes }: BackupFile): boolean {
+  const fd = openSync(path, 'r');
+  try {
+    return sizeBytes > DONE_BYTES && isDone(readExactly(fd, sizeBytes - DONE_BYTES, DONE_BYTES));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The finished backups in a folder, oldest generation first. @throws {OperationalError} BACKUP_DAMAGED */
 export function listBackups(folder: string): BackupFile[] {
   return readdirSync(folder)
     .filter((name) => name.endsWith(SUFFIX))
@@ -132,8 +193,16 @@ export function chainOf(last: BackupFile, files: readonly BackupFile[]): BackupF
         'CHAIN_BROKEN',
         `${chain[0].path} builds on the backup of generation ${generation}, which is not among the files given`,
       );
+    const [head, before] = [chain[0].header, found.header];
+    if (
+      before.generation !== generation ||
+      generation >= head.generation ||
+      before.uuid !== head.uuid ||
+      before.capacityBytes !== head.capacityBytes
+    )
+      throw new OperationalError('CHAIN_BROKEN', `${chain[0].path} can't build on ${found.path}`);
     chain.unshift(found);
-    base = found.header.base;
+    base = before.base;
   }
   return chain;
 }

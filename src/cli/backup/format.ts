@@ -44,6 +44,10 @@ export interface BackupHeader {
   /** ISO 8601. */
   createdAt: string;
   capacityBytes: number;
+  /** The moment of the enable, as the partition keeps it: generations of a copied partition have the same number. */
+  enabledAt?: string;
+  /** The slave was somebody else's and stayed enabled. */
+  slaveLeft?: boolean;
 }
 
 const isHeader = new Ajv().compile<BackupHeader>({
@@ -63,6 +67,8 @@ const isHeader = new Ajv().compile<BackupHeader>({
     generation: { type: 'integer', minimum: 1 },
     createdAt: { type: 'string' },
     capacityBytes: { type: 'integer', minimum: 1 },
+    enabledAt: { type: 'string' },
+    slaveLeft: { type: 'boolean' },
   },
 });
 
@@ -101,6 +107,14 @@ export class FrameWriter {
     const sha256 = this.#hash.copy().digest('hex');
     return this.frame('DONE', 0, 0, Buffer.from(JSON.stringify({ sha256 })));
   }
+}
+
+/** Bytes of a DONE frame: its payload has one length. */
+export const DONE_BYTES = FRAME_HEADER_BYTES + JSON.stringify({ sha256: '0'.repeat(64) }).length;
+
+/** Whether these are a sound DONE frame, of whatever number. */
+export function isDone(bytes: Buffer): boolean {
+  return bytes.toString('latin1', 0, 4) === 'DONE' && bytes.readUInt32LE(CRC_AT) === frameSum(bytes);
 }
 
 /** Takes frames apart and proves each. */

@@ -1,6 +1,7 @@
 /** Hooks of `cldd backup`: shell commands with a time limit, and one that runs whatever happens. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { OperationalError } from '../../operational-error.js';
 
@@ -28,6 +29,15 @@ export function endGroup(pid: number | undefined): void {
   }
 }
 
+/** Somebody killed the guard, which may not have thawed yet. @throws {OperationalError} HOOK_FAILED in any case */
+async function thawHere(post: string, limitSeconds: number, signal: NodeJS.Signals): Promise<never> {
+  await runHook('post', post, limitSeconds);
+  throw new OperationalError(
+    'HOOK_TIMEOUT',
+    `the guard of the hooks was ended by ${signal}: the post hook has run`,
+  );
+}
+
 /** Lets the post hook run now. @throws {OperationalError} HOOK_FAILED, HOOK_TIMEOUT */
 export type Release = () => Promise<void>;
 
@@ -42,20 +52,22 @@ export async function startGuard(pre = ':', post = ':', limitSeconds: number): P
     stdio: ['pipe', 'pipe', 'inherit'],
     detached: true,
   });
-  const exited = once(guard, 'exit') as Promise<[number | null]>;
+  const exited = once(guard, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
   guard.stdin.on('error', () => undefined);
   const said = once(guard.stdout, 'data') as Promise<[Buffer]>;
   const [first] = await Promise.race([said, exited]);
   const code = Buffer.isBuffer(first) ? Number(first.toString()) : undefined;
   if (code !== 0) {
     guard.stdin.end();
-    await exited;
+    const [, signal] = await exited;
+    if (signal !== null) await thawHere(post, limitSeconds, signal);
     const why = code === undefined ? `took more than ${limitSeconds} s and was ended` : `ended with ${code}`;
     throw new OperationalError('HOOK_FAILED', `the pre hook ${why}, and the post hook has run: ${pre}`);
   }
   return async () => {
     guard.stdin.end();
-    const [ended] = await exited;
+    const [ended, signal] = await exited;
+    if (signal !== null) await thawHere(post, limitSeconds, signal);
     if (ended === 0) return;
     if (ended === GUARD_TIMED_OUT)
       throw new OperationalError(
@@ -63,5 +75,27 @@ export async function startGuard(pre = ':', post = ':', limitSeconds: number): P
         `the post hook had to run before the slave was enabled: pre hook and enable took more than ${limitSeconds} s (--freeze-limit)`,
       );
     throw new OperationalError('HOOK_FAILED', `the post hook ended with ${ended}: ${post}`);
+  };
+}
+
+/**
+ * A process of its own that disables the slave if this one ends, in whatever way, before it calls the answer; used for a
+ * stream to stdout, with which no later run could go on. To call it disables a slave that is still there.
+ */
+export function startRelease(socket: string, target: string, generation: number): () => Promise<void> {
+  const script = fileURLToPath(new URL('release.js', import.meta.url));
+  const child = spawn(process.execPath, [script, socket, target, String(generation)], {
+    stdio: ['pipe', 'ignore', 'inherit'],
+    detached: true,
+  });
+  const exited = once(child, 'exit');
+  child.stdin.on('error', () => undefined);
+  // Its pipe ends with this process; it alone must not keep us.
+  child.unref();
+  if (child.stdin instanceof Socket) child.stdin.unref();
+  return async () => {
+    child.ref();
+    child.stdin.end();
+    await exited;
   };
 }

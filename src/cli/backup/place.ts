@@ -2,10 +2,9 @@
 import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
-import { once } from 'node:events';
 import { dirname, join } from 'node:path';
 import { OperationalError } from '../../operational-error.js';
-import { PARTIAL_SUFFIX, SUFFIX, listBackups, readFrames } from './backup-file.js';
+import { PARTIAL_SUFFIX, SUFFIX, readFrames, readableBackups } from './backup-file.js';
 import type { BackupFile } from './backup-file.js';
 import type { Sink } from './copy.js';
 import { FrameReader, FrameWriter, headerOf } from './format.js';
@@ -15,8 +14,12 @@ export interface Place {
   /** Undefined: stdout. */
   final: string | undefined;
   partial: string | undefined;
-  /** The backup that an incremental one would build on. */
-  base: BackupFile | undefined;
+  /** There while the slave is being enabled: then it is ours, but may not be as consistent as it should. */
+  enabling: string | undefined;
+  /** Sound backups of this partition and earlier generations, oldest first. */
+  earlier: BackupFile[];
+  /** What is wrong with others. */
+  unsound: string[];
 }
 
 /**
@@ -37,16 +40,22 @@ export function isFolder(to: string, incremental: boolean): boolean {
 
 /** @throws {OperationalError} BACKUP_EXISTS */
 export function placeOf(to: string, folder: boolean, uuid: string, generation: number): Place {
-  if (to === '-') return { final: undefined, partial: undefined, base: undefined };
+  if (to === '-')
+    return { final: undefined, partial: undefined, enabling: undefined, earlier: [], unsound: [] };
   if (folder) {
     const name = `${uuid.slice(0, 8)}-g${String(generation).padStart(6, '0')}`;
-    const earlier = existsSync(to)
-      ? listBackups(to).filter(({ header }) => header.uuid === uuid && header.generation < generation)
-      : [];
+    const { files, unsound } = existsSync(to) ? readableBackups(to) : { files: [], unsound: [] };
+    const earlier = files.filter(({ header }) => header.uuid === uuid && header.generation < generation);
     const [final, partial] = [join(to, name + SUFFIX), join(to, name + PARTIAL_SUFFIX)];
-    return { final: refuseExisting(final), partial, base: earlier.at(-1) };
+    return { final: refuseExisting(final), partial, enabling: `${to}/.enabling-${uuid}`, earlier, unsound };
   }
-  return { final: refuseExisting(to), partial: `${to}.partial`, base: undefined };
+  return {
+    final: refuseExisting(to),
+    partial: `${to}.partial`,
+    enabling: `${to}.enabling`,
+    earlier: [],
+    unsound: [],
+  };
 }
 
 function refuseExisting(path: string): string {
@@ -111,9 +120,16 @@ function soundFrames(path: string): {
 export async function openStream(place: Place, header: BackupHeader, resume: boolean): Promise<OpenStream> {
   const { final, partial } = place;
   if (final === undefined || partial === undefined) {
-    const sink = async (bytes: Buffer): Promise<void> => {
-      if (!process.stdout.write(bytes)) await once(process.stdout, 'drain');
-    };
+    // A reader that goes away fails the backup: it must not pass for the end of a `| head`.
+    process.stdout.removeAllListeners('error');
+    process.stdout.on('error', () => undefined);
+    const sink = (bytes: Buffer): Promise<void> =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(bytes, (error) => {
+          if (error === null || error === undefined) resolve();
+          else reject(new OperationalError('STDOUT_CLOSED', `stdout takes no more: ${error.message}`));
+        });
+      });
     return {
       header,
       ...(await begin(header, sink)),
@@ -129,8 +145,17 @@ export async function openStream(place: Place, header: BackupHeader, resume: boo
   let at = 0;
   const sink = async (bytes: Buffer): Promise<void> => {
     let written = 0;
-    while (written < bytes.length)
-      written += (await file.write(bytes, written, bytes.length - written, at + written)).bytesWritten;
+    try {
+      while (written < bytes.length)
+        written += (await file.write(bytes, written, bytes.length - written, at + written)).bytesWritten;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      throw new OperationalError(
+        code === 'ENOSPC' ? 'NO_SPACE' : 'DESTINATION_FAILED',
+        `${partial} can't be written: ${code === 'ENOSPC' ? 'the disc is full' : String(code)}; the slave stays enabled, so that the same command goes on once there is room (or end it with \`cldd slave disable\`)`,
+        { cause: error },
+      );
+    }
     at += bytes.length;
   };
   const finish = (): Promise<void> => finishFile(file, partial, final);

@@ -1,6 +1,7 @@
 /** Writes a chain of backups to a raw image, a block device, or the master of a cldd partition. */
 import {
   closeSync,
+  constants,
   existsSync,
   fsyncSync,
   ftruncateSync,
@@ -12,9 +13,8 @@ import {
 import { Partition } from '../../cow/partition.js';
 import { OperationalError } from '../../operational-error.js';
 import { RESULT } from '../../cow/results.js';
-import { readFrames } from './backup-file.js';
+import { readExtents } from './backup-file.js';
 import type { BackupFile } from './backup-file.js';
-import { dataOf } from './format.js';
 import { Pace } from './pace.js';
 import type { Progress } from './progress.js';
 import type { RestoreMark, RestorePoint } from './resume.js';
@@ -82,21 +82,18 @@ export async function restore(
     mark.write(from);
     for (const [index, file] of chain.entries()) {
       if (index < from.file) continue;
-      let frames = 0;
-      for (const { frame } of readFrames(file.path)) {
-        frames++;
-        if (frame.type === 'HEAD' || frame.type === 'DONE') continue;
+      for (const { position, length, data, frames } of readExtents(file.path, file.header)) {
         if (index === from.file && frames <= from.frames) {
-          progress.skip(frame.length);
+          progress.skip(length);
           continue;
         }
-        if (frame.type === 'ZERO') await destination.zero(frame.position, frame.length);
+        if (data === undefined) await destination.zero(position, length);
         else {
-          await destination.write(frame.position, dataOf(frame));
-          sinceBytes += frame.length;
-          await pace.keep(frame.length);
+          await destination.write(position, data);
+          sinceBytes += length;
+          await pace.keep(length);
         }
-        progress.add(frame.length);
+        progress.add(length);
         if (sinceBytes < POINT_BYTES) continue;
         await destination.sync();
         mark.write({ file: index, frames });
@@ -104,6 +101,8 @@ export async function restore(
       }
     }
     await destination.sync();
+  } catch (error) {
+    throw explain(error, path);
   } finally {
     await destination.close();
     progress.end();
@@ -111,11 +110,56 @@ export async function restore(
   mark.remove();
 }
 
+/** A restore onto a file that it reads would destroy the backup. @throws {OperationalError} BACKUP_EXISTS */
+export function refuseOwnBackups(path: string, files: readonly BackupFile[]): void {
+  const to = statSync(path, { throwIfNoEntry: false });
+  if (to === undefined) return;
+  for (const file of files) {
+    const { dev, ino } = statSync(file.path);
+    if (dev === to.dev && ino === to.ino)
+      throw new OperationalError('BACKUP_EXISTS', `${path} is one of the backups: name another place`);
+  }
+}
+
+function explain(error: unknown, path: string): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  const again = 'run the same command again to go on';
+  if (code === 'ENOSPC')
+    return new OperationalError('NO_SPACE', `the disc is full at ${path}: make room, and ${again}`, {
+      cause: error,
+    });
+  if (code === 'EIO' || code === 'EFBIG')
+    return new OperationalError(
+      'DESTINATION_FAILED',
+      `${path} can't be written (${code}): see to it, and ${again}`,
+      { cause: error },
+    );
+  return error;
+}
+
+function openDestination(path: string, kind: DestinationKind): number {
+  try {
+    // O_EXCL: the kernel refuses a device that is mounted or in use.
+    if (kind === 'device') return openSync(path, constants.O_RDWR | constants.O_EXCL);
+    return openSync(path, existsSync(path) ? 'r+' : 'w+', 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error;
+    throw new OperationalError('PARTITION_BUSY', `${path} is mounted or in use: unmount it first`, {
+      cause: error,
+    });
+  }
+}
+
 function openRaw(path: string, kind: DestinationKind, capacityBytes: number, resumes: boolean): Destination {
-  const fd = openSync(path, kind === 'device' ? 'r+' : existsSync(path) ? 'r+' : 'w+', 0o600);
+  const fd = openDestination(path, kind);
   if (kind === 'image') {
-    if (!resumes) ftruncateSync(fd, 0);
-    ftruncateSync(fd, capacityBytes);
+    try {
+      if (!resumes) ftruncateSync(fd, 0);
+      ftruncateSync(fd, capacityBytes);
+    } catch (error) {
+      closeSync(fd);
+      throw explain(error, path);
+    }
   } else if (readSync(fd, Buffer.alloc(512), 0, 512, capacityBytes - 512) !== 512) {
     closeSync(fd);
     throw tooSmall(path, capacityBytes);

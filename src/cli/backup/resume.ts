@@ -28,6 +28,7 @@ export interface RestorePoint {
 export class RestoreMark {
   readonly path: string;
   readonly #names: string;
+  #unkept = false;
 
   /** An image has its mark beside it; a device, in the folder of the backup. */
   constructor(chain: readonly BackupFile[], to: string, kind: DestinationKind) {
@@ -53,8 +54,21 @@ export class RestoreMark {
 
   /** Call when everything before the point is durable. */
   write({ file, frames }: RestorePoint): void {
+    if (this.#unkept) return;
     const made = `${this.path}.new`;
-    const fd = openSync(made, 'w', 0o600);
+    let fd: number;
+    try {
+      fd = openSync(made, 'w', 0o600);
+    } catch (error) {
+      // Backups on a medium that can't be written are restored all the same.
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== 'EROFS' && code !== 'EACCES') throw error;
+      this.#unkept = true;
+      process.stderr.write(
+        `cldd: ${made} can't be written (${code}): interrupted, the restore begins anew\n`,
+      );
+      return;
+    }
     try {
       writeSync(fd, `${JSON.stringify({ names: this.#names, file, frames })}\n`);
       fsyncSync(fd);
@@ -62,10 +76,23 @@ export class RestoreMark {
       closeSync(fd);
     }
     renameSync(made, this.path);
+    syncFolder(this.path);
   }
 
   remove(): void {
+    if (this.#unkept) return;
     rmSync(this.path, { force: true });
+    // A mark that came back after a power cut would let a later run overwrite without --yes.
+    syncFolder(this.path);
+  }
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(dirname(resolve(path)), 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

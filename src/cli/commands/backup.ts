@@ -5,7 +5,7 @@ import { OperationalError } from '../../operational-error.js';
 import { chainOf, gather, listBackups, verifyBackup } from '../backup/backup-file.js';
 import type { BackupFile } from '../backup/backup-file.js';
 import { Progress, progressStyle } from '../backup/progress.js';
-import { kindOf, restore } from '../backup/restore.js';
+import { kindOf, refuseOwnBackups, restore } from '../backup/restore.js';
 import { RestoreMark } from '../backup/resume.js';
 import { runBackup } from '../backup/run.js';
 import type { BackupOptions, BackupReport } from '../backup/run.js';
@@ -28,6 +28,7 @@ export function addBackup(program: Command): void {
     .description('Freeze the master, copy it while users go on, prove the copy, let the slave go.')
     .requiredOption('--to <place>', 'a file, a folder of generations, or - for stdout')
     .option('--incremental', 'only what changed since the last backup in that folder')
+    .option('--full-every <count>', 'with --incremental: a full one when a chain has so many', parseCount)
     .option('--compress', 'with gzip')
     .option('--rate <bytes>', 'read no more a second than this, such as 50M', parseSize)
     .option('--pre <command>', 'shell command before the enable, such as an unmount or fsfreeze')
@@ -171,6 +172,7 @@ async function restoreFiles(paths: string[], options: RestoreOptions): Promise<v
   if (last === undefined)
     throw new OperationalError('NO_SUCH_BACKUP', `there is no backup of generation ${generation} among them`);
   const chain = chainOf(last, files);
+  refuseOwnBackups(to, files);
   const kind = await kindOf(to, true);
   const mark = new RestoreMark(chain, to, kind);
   const from = restart || !existsSync(to) ? undefined : mark.read();
