@@ -65,7 +65,6 @@ export interface PlacedBatch {
 
 export class Journal {
   readonly #superblock: Superblock;
-  readonly #remainsEnd: number;
   nextLsn: number;
   /** What the next block will name as the first block needed. */
   tail: number;
@@ -74,10 +73,8 @@ export class Journal {
   /** Blocks before this one are durable. */
   durableLsn: number;
 
-  /** `remainsEnd`: behind the last block that was found, whether a recovery needs it or not. */
-  constructor(superblock: Superblock, nextLsn: number, tail: number, remainsEnd = nextLsn) {
+  constructor(superblock: Superblock, nextLsn: number, tail: number) {
     this.#superblock = superblock;
-    this.#remainsEnd = remainsEnd;
     this.nextLsn = nextLsn;
     this.tail = tail;
     this.durableTail = tail;
@@ -142,12 +139,14 @@ export class Journal {
   }
 
   /**
-   * Goes on behind every number that a block has: behind what is left of a batch that was never whole, which could
-   * else pass for a part of the one that takes its numbers. The journal must be empty, and a superblock must follow.
+   * Goes on one ring further, with numbers that no block can have: what was begun before the crash lay less than a ring
+   * behind what it made durable. A batch with the numbers of a torn one could complete it when it is torn itself: blocks
+   * of both would make a whole batch, and sectors of both a whole block. The journal must be empty, and a superblock
+   * must follow.
    */
   skipRemains(): void {
-    if (this.#remainsEnd <= this.nextLsn) return;
-    this.nextLsn = this.tail = this.durableTail = this.durableLsn = this.#remainsEnd;
+    const next = this.nextLsn + this.#superblock.journalBlocks;
+    this.nextLsn = this.tail = this.durableTail = this.durableLsn = next;
   }
 
   settle(written: PlacedBatch): void {

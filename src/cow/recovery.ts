@@ -74,8 +74,7 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
     const parts = { core, map, written, journal, activity, state };
     return { parts, marked: 0, divergedBlocks: superblock.divergedBlocks };
   }
-  const found = readJournal(store, superblock);
-  const { blocks, nextLsn, tail } = recoverableBlocks(superblock, found, does);
+  const { blocks, nextLsn, tail } = recoverableBlocks(superblock, readJournal(store, superblock), does);
   replay(core, map, blocks);
   const marked = does('open: count active extents as changed')
     ? markActive(core, map, activityList.entries)
@@ -84,8 +83,7 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
   // A block of an older epoch was written while a transition was under way, and knows nothing of it.
   const current =
     newest !== undefined && newest.lsn >= superblock.nextLsn && newest.epoch === superblock.epoch;
-  const remainsEnd = Math.max(-1, ...found.keys()) + 1;
-  const journal = new Journal(superblock, nextLsn, tail, remainsEnd);
+  const journal = new Journal(superblock, nextLsn, tail);
   const parts = { core, map, written, journal, activity, state };
   return { parts, marked, divergedBlocks: current ? newest.divergedBlocks : superblock.divergedBlocks };
 }

@@ -10,6 +10,9 @@ import type { Steps } from '../../src/cow/steps.js';
 import { MemoryStore } from './stores.js';
 
 const BLOCK_BYTES = 4096;
+const SECTOR_BYTES = 512;
+/** What an earlier round of the ring may have left in a block. */
+const STALE = Buffer.alloc(JOURNAL_BLOCK_BYTES, 0x5a);
 
 async function write(engine: Engine, position: number, value: number): Promise<void> {
   const buffer = Buffer.alloc(BLOCK_BYTES, value);
@@ -19,10 +22,26 @@ async function write(engine: Engine, position: number, value: number): Promise<v
   if (result !== RESULT.OK) throw new Error(`a write ended with ${String(result)}`);
 }
 
+async function unmap(engine: Engine, position: number): Promise<void> {
+  const master = new MasterMedium(engine);
+  while (master.unmap(position, BLOCK_BYTES) === RESULT.PENDING) {
+    await new Promise<unknown>((resolve) => {
+      const ready = master.prepareWrite(position, BLOCK_BYTES, resolve);
+      if (ready !== RESULT.PENDING) resolve(ready);
+    });
+  }
+}
+
 function shown(engine: Engine, position: number): number {
   const buffer = Buffer.alloc(BLOCK_BYTES);
   new MasterMedium(engine).read(position, buffer, 0, buffer.length);
   return buffer[0];
+}
+
+function bytesAt(store: MemoryStore, position: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  store.readSync(bytes, 0, length, position);
+  return bytes;
 }
 
 /** The process is gone; another opens what it left. */
@@ -94,6 +113,43 @@ async function remainsOfTwo(steps?: Steps): Promise<string | undefined> {
 void t.test('Remains of two torn batches with the same numbers do not make a whole one', async (t) => {
   t.equal(await remainsOfTwo(), undefined);
   t.match(await remainsOfTwo((step) => step !== 'open: number on behind a torn batch'), /after life 2/);
+});
+
+/**
+ * What a block shows that was written durably between two torn batches. The first one, which unmaps the block, is torn
+ * behind its first sector; the second one, in the same place, at its first sector: what it leaves of itself is zeros.
+ */
+async function sectorsOfTwo(steps?: Steps): Promise<number> {
+  const store = new MemoryStore(16 << 20);
+  store.recording = false;
+  await initStore(store);
+  let engine = await Engine.open(store);
+  await write(engine, 0, 1);
+  await engine.close();
+  engine = await Engine.open(store, steps === undefined ? {} : { steps });
+  const places = (): number[] =>
+    [0, 1].map((copy) => journalPosition(engine.core.superblock, engine.committer.journal.nextLsn, copy));
+  for (const place of places()) store.apply(place, STALE);
+  const first = places();
+  await unmap(engine, 0);
+  await engine.committer.flushed();
+  for (const place of first) store.apply(place + SECTOR_BYTES, STALE.subarray(SECTOR_BYTES));
+  engine = await reopened(store, engine, steps);
+  await write(engine, 0, 2);
+  await engine.committer.flushed();
+  const second = places();
+  const before = second.map((place) => bytesAt(store, place, SECTOR_BYTES));
+  await write(engine, UNIT_BYTES, 3);
+  await engine.committer.flushed();
+  second.forEach((place, copy) => store.apply(place, before[copy]));
+  engine = await reopened(store, engine, steps);
+  engine.core.failure = new Error('killed');
+  return shown(engine, 0);
+}
+
+void t.test('Sectors of two torn journal blocks do not make a whole one', async (t) => {
+  t.equal(await sectorsOfTwo(), 2);
+  t.equal(await sectorsOfTwo((step) => step !== 'open: number on behind a torn batch'), 0, 'else they would');
 });
 
 void t.test('A block that a later batch proves to have been durable is missed', async (t) => {

@@ -9,10 +9,10 @@ import type { Step } from '../../src/cow/steps.js';
 const CUTS_PER_SEED = 300;
 const SEEDS_MAX = 24;
 
-/** Rules, each with what breaks without it, and whether it takes commits of several journal blocks to see it. */
-const RULES: readonly [step: Step, without: RegExp, wide?: boolean][] = [
+/** Rules, each with what breaks without it, and which workload it takes to see it, if not any. */
+const RULES: readonly [step: Step, without: RegExp, workload?: 'wide' | 'unmaps'][] = [
   ['open: make superblock copies equal', /./],
-  ['open: ignore a batch that is not whole', /journal block/, true],
+  ['open: ignore a batch that is not whole', /journal block/, 'wide'],
   ['open: skip records of an older epoch than their page', /shows|counts/],
   ['open: normalise a page before a record of a later epoch', /./],
   ['open: count active extents as changed', /is not reported/],
@@ -36,21 +36,22 @@ const RULES: readonly [step: Step, without: RegExp, wide?: boolean][] = [
   ['rollback: drop', /shows/],
   ['write: leave the base alone', /slave|shows/],
   ['write: mark the unit changed', /is not reported/],
-  ['unmap: mark the unit changed', /is not reported/],
+  ['unmap: mark the unit changed', /is not reported/, 'unmaps'],
   ['activity: list extents before writing in place', /is not reported/],
   ['activity: sync the list', /is not reported/],
-  ['activity: unmaps too', /is not reported/],
+  ['activity: unmaps too', /is not reported/, 'unmaps'],
   ['activity: a new generation begins empty', /is not reported/],
 ];
 
-for (const [broken, without, wide = false] of RULES) {
+for (const [broken, without, workload] of RULES) {
   void t.test(`The simulator notices that '${broken}' is left out`, async (t) => {
     for (let seed = 1; seed <= SEEDS_MAX; seed++) {
       const { violations } = await simulate({
         seed,
         cuts: CUTS_PER_SEED,
         transitions: seed % 2 === 0 ? 60 : 0,
-        wide,
+        wide: workload === 'wide',
+        unmaps: workload === 'unmaps',
         steps: (step) => step !== broken,
       });
       if (violations.length === 0) continue;

@@ -39,6 +39,8 @@ export interface PowerCutOptions {
   transitions?: number;
   /** Now and then so many units change at once that their batch takes several journal blocks. */
   wide?: boolean;
+  /** Unmaps are so many that in some units nothing else happens, which would hide them. */
+  unmaps?: boolean;
   steps?: Steps;
 }
 
@@ -57,6 +59,7 @@ class Workload {
   readonly #steps: Steps | undefined;
   readonly #transitions: number;
   readonly #wide: boolean;
+  readonly #unmaps: boolean;
   #master: MasterMedium;
   #open: Promise<unknown>[] = [];
   #value: number;
@@ -78,6 +81,7 @@ class Workload {
     this.#steps = options.steps;
     this.#transitions = options.transitions ?? 0;
     this.#wide = options.wide === true;
+    this.#unmaps = options.unmaps === true;
     this.#watch();
   }
 
@@ -132,6 +136,10 @@ class Workload {
   #step(): void {
     if (this.#wide && this.#chance.hits(0.06)) {
       this.#sweep();
+      return;
+    }
+    if (this.#unmaps && this.#chance.hits(0.4)) {
+      this.#unmap();
       return;
     }
     const roll = this.#chance.below(100 + this.#transitions);
