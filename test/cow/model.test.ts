@@ -1,9 +1,15 @@
-/** The real engine against a model of ten lines: random histories, and every short one. */
+/**
+ * The real engine against a model of ten lines: random histories, and every short one. After each step master, slave
+ * and change map have to show what the model does. A process that is killed may lose what was not flushed, sector by
+ * sector, and nothing else.
+ */
 import fc from 'fast-check';
 import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { initStore } from '../../src/cow/init.js';
+import { listChanges } from '../../src/cow/changes.js';
 import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
+import { UNIT_BYTES } from '../../src/cow/format.js';
 import { RESULT } from '../../src/cow/results.js';
 import { MemoryStore } from './stores.js';
 
@@ -15,22 +21,51 @@ const PLACES = [0, 15].flatMap((block) => Array.from({ length: 16 }, (_, sector)
 
 type Operation =
   | { kind: 'write' | 'unmap'; from: number; count: number }
-  | { kind: 'flush' | 'enable' | 'disable' | 'rollback' | 'checkpoint' | 'restart' };
+  | { kind: 'flush' | 'enable' | 'disable' | 'rollback' | 'checkpoint' | 'restart' | 'kill' };
 
 /** What the two disks have to show: a number a sector. */
 class Model {
   master = new Array<number>(SECTORS).fill(0);
   slave: number[] | undefined;
+  /** The image of each generation, from 1. */
+  readonly images: number[][] = [];
+  /** What a kill may bring back of each sector: the values since the last flush. */
+  volatile: number[][] = this.master.map((value) => [value]);
 
   apply(operation: Operation, value: number): void {
     const { kind } = operation;
-    if (kind === 'write') this.master.fill(value, operation.from, operation.from + operation.count);
-    else if (kind === 'unmap') this.master.fill(0, operation.from, operation.from + operation.count);
-    else if (kind === 'enable') this.slave ??= [...this.master];
+    if (kind === 'write' || kind === 'unmap') {
+      const now = kind === 'write' ? value : 0;
+      this.master.fill(now, operation.from, operation.from + operation.count);
+      this.volatile
+        .slice(operation.from, operation.from + operation.count)
+        .forEach((values) => values.push(now));
+      return;
+    }
+    // What can't be done now is refused before anything is flushed.
+    const needsSlave = kind === 'disable' || kind === 'rollback';
+    if (needsSlave ? this.slave === undefined : kind === 'enable' && this.slave !== undefined) return;
+    if (kind === 'enable') this.images.push((this.slave = [...this.master]));
     else if (kind === 'disable') this.slave = undefined;
     else if (kind === 'rollback' && this.slave !== undefined) this.master = [...this.slave];
+    if (kind !== 'kill' && kind !== 'checkpoint') this.volatile = this.master.map((now) => [now]);
+  }
+
+  /** After a kill: takes over what is shown, if it may be. */
+  accept(master: number[]): void {
+    if (!master.every((now, sector) => this.volatile[sector].includes(now))) return;
+    this.master = master;
+    this.volatile = master.map((now) => [now]);
+  }
+
+  /** The units that differ between the image of a generation and now. */
+  changedUnits(generation: number): Set<number> {
+    const image = this.images[generation - 1];
+    return new Set(PLACES.filter((_, index) => image[index] !== this.master[index]).map(unitOf));
   }
 }
+
+const unitOf = (place: number): number => Math.floor((place * SECTOR_BYTES) / UNIT_BYTES);
 
 /** Neighbouring sectors of the model are so in the runs of 16 that PLACES has. */
 const RUN = 16;
@@ -74,8 +109,11 @@ class System {
       case 'checkpoint':
         await engine.committer.checkpoint();
         break;
+      case 'kill':
       case 'restart':
-        await engine.close();
+        // A process that dies leaves what it has written.
+        if (operation.kind === 'kill') engine.core.failure = new Error('killed');
+        else await engine.close();
         this.#engine = await Engine.open(this.#store);
         break;
       default:
@@ -94,6 +132,14 @@ class System {
 
   slave(): number[] | undefined {
     return this.enabled ? sectors(new SlaveMedium(this.#engine)) : undefined;
+  }
+
+  async changedUnits(generation: number): Promise<Set<number>> {
+    const units = new Set<number>();
+    for await (const { position, length } of listChanges(this.#engine, generation).ranges) {
+      for (let at = position; at < position + length; at += UNIT_BYTES) units.add(at / UNIT_BYTES);
+    }
+    return units;
   }
 }
 
@@ -124,10 +170,17 @@ async function play(base: MemoryStore, operations: readonly Operation[]): Promis
     const value = (index % 250) + 1;
     await system.apply(operation, value);
     model.apply(operation, value);
+    if (operation.kind === 'kill') model.accept(system.master());
     const [was, is] = [model, { master: system.master(), slave: system.slave() }].map(({ master, slave }) =>
       JSON.stringify({ master, slave }),
     );
-    if (was !== is) return `after ${JSON.stringify(operations.slice(0, index + 1))}: ${is}, not ${was}`;
+    const then = `after ${JSON.stringify(operations.slice(0, index + 1))}`;
+    if (was !== is) return `${then}: ${is}, not ${was}`;
+    for (let generation = 1; generation <= model.images.length; generation++) {
+      const reported = await system.changedUnits(generation);
+      const hidden = [...model.changedUnits(generation)].filter((unit) => !reported.has(unit));
+      if (hidden.length > 0) return `${then}: units ${hidden.join()} changed since ${generation}, unreported`;
+    }
   }
   return undefined;
 }
@@ -151,7 +204,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   {
     weight: 7,
     arbitrary: fc
-      .constantFrom('flush', 'enable', 'disable', 'rollback', 'checkpoint', 'restart')
+      .constantFrom('flush', 'enable', 'disable', 'rollback', 'checkpoint', 'restart', 'kill')
       .map((kind) => ({ kind })),
   },
 );
@@ -175,7 +228,8 @@ const ALPHABET: readonly Operation[] = [
   { kind: 'enable' },
   { kind: 'disable' },
   { kind: 'rollback' },
-  { kind: 'restart' },
+  { kind: 'flush' },
+  { kind: 'kill' },
 ];
 
 void t.test('Every history of four steps', async (t) => {
