@@ -354,6 +354,33 @@ export const access: readonly Requirement[] = [
     },
   },
   {
+    id: 'ACC-12',
+    clause: 'RFC 7143 §9.2',
+    level: 'MUST',
+    text: 'a login that was under way when a reload came is held against the new rules and users',
+    async run(t) {
+      const users = { authentication: { users: [{ name: 'files', secretFile: 'files' }] } };
+      const { at, reload } = await startSite(t, ['a'], (folder) => {
+        writeFileSync(join(folder, 'files'), 'secret of files 123\n', { mode: 0o600 });
+        return withRules([{ initiator: '*' }]);
+      });
+      for (const [next, refusal] of [
+        [withRules([{ initiator: FILES }]), 0x0202],
+        [withRules([{ initiator: '*' }], users), 0x0201],
+        [withRules([{ initiator: '*' }]), 0],
+      ] as const) {
+        await reload(withRules([{ initiator: '*' }]));
+        const session = await Session.connect(at('a'));
+        const fields = { transit: false, csg: STAGE.OPERATIONAL, isid: at('a').freshIsid() };
+        const first = await session.loginStep(fields, { ...namesFor(at('a')), InitiatorName: ADMIN });
+        t.equal(first.pdu.loginStatus, 0);
+        await reload(next);
+        const last = await session.loginStep({ ...fields, transit: true, nsg: STAGE.FULL_FEATURE });
+        t.equal(last.pdu.loginStatus, refusal);
+      }
+    },
+  },
+  {
     id: 'ACC-10',
     clause: 'RFC 7143 §11.5.1, §11.6.1',
     level: 'MUST',

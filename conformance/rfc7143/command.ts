@@ -5,6 +5,8 @@ import { inquiry, read10, reportLuns, senseTriple, STATUS, testUnitReady, write1
 import { Session } from './session.js';
 import { serialAfter } from './wire.js';
 
+const LOGICAL_UNIT_RESET = 5;
+
 const window: readonly Requirement[] = [
   {
     id: 'CMD-01',
@@ -61,6 +63,32 @@ const window: readonly Requirement[] = [
         t.same(await session.fence(), [], `CmdSN ${cmdSN} in the window ${expCmdSN} to ${maxCmdSN}`);
       }
       t.equal((await session.execute({ cdb: testUnitReady() })).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'CMD-10',
+    clause: 'RFC 7143 §4.2.2.1',
+    level: 'MUST',
+    text: 'a closed window holds: the command whose CmdSN is the next one is ignored, too, until tasks have ended',
+    async run(t, target) {
+      const session = await Session.login(target, {
+        keys: { InitialR2T: 'Yes', ImmediateData: 'No', TaskReporting: 'FastAbort' },
+      });
+      const write = Buffer.alloc(session.blockBytes);
+      const last = (await session.execute({ cdb: testUnitReady() })).pdus.at(-1);
+      let { maxCmdSN, expCmdSN } = last ?? { maxCmdSN: 0, expCmdSN: 0 };
+      // Each waits for data that do not come.
+      for (let sent = 0; sent < 2000 && serialAfter((maxCmdSN + 1) >>> 0, expCmdSN); sent++) {
+        session.sendCommand({ cdb: write10(0, 1), write });
+        ({ maxCmdSN, expCmdSN } = await session.expect(OP.R2T));
+      }
+      t.equal((maxCmdSN + 1) >>> 0, session.cmdSN, 'the window is closed');
+      for (let n = 0; n < 50; n++)
+        session.sendCommand({ cdb: write10(0, 1), write, cmdSN: session.cmdSN + n });
+      t.same(await session.fence(), [], 'nothing is asked for');
+      t.equal((await session.manage(LOGICAL_UNIT_RESET)).response, 0);
+      for (let n = 0; n < 4; n++) await session.execute({ cdb: testUnitReady() });
+      t.equal((await session.execute({ cdb: testUnitReady() })).status, STATUS.GOOD, 'it opens again');
     },
   },
   {

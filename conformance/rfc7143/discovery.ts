@@ -6,6 +6,8 @@ import { inquiry } from './scsi.js';
 import { INITIATOR_NAME, Session } from './session.js';
 import type { Target } from './target.js';
 
+const PROTOCOL_ERROR = 4;
+
 /** All of SendTargets, however many PDUs the answer takes. */
 async function sendTargets(t: Tap, session: Session, value: string): Promise<[string, string][]> {
   let { pdu } = await session.text({ SendTargets: value });
@@ -97,6 +99,49 @@ export const discovery: readonly Requirement[] = [
       const { pdu, keys } = await session.text({ SendTargets: 'All' });
       t.equal(pdu.opcode, OP.TEXT_RESPONSE);
       t.same(keys, [['SendTargets', 'Reject']]);
+    },
+  },
+  {
+    id: 'DISC-13',
+    clause: 'RFC 7143 §6.2, §6.4',
+    level: 'MUST',
+    text: 'SendTargets that is repeated in one exchange is a protocol error (reason 4), so that no request is answered many times over',
+    async run(t, target) {
+      const session = await discover(target);
+      session.connection.send(
+        textRequest({
+          itt: 7,
+          cmdSN: session.takeCmdSN(),
+          expStatSN: session.expStatSN,
+          data: encodeKeys(Array.from({ length: 400 }, () => ['SendTargets', 'All'] as const)),
+        }),
+      );
+      t.equal((await session.expect(OP.REJECT)).response, PROTOCOL_ERROR);
+      t.ok(valuesOf(await sendTargets(t, session, 'All'), 'TargetName').length > 0, 'and asking goes on');
+    },
+  },
+  {
+    id: 'DISC-14',
+    clause: 'RFC 7143 §4.3, §6.3.1',
+    level: 'MUST',
+    text: 'a discovery session has one connection: a login with a TSIH is refused with 020Ah',
+    async run(t, target) {
+      const { tsih } = await discover(target);
+      for (const asked of [tsih, 0x4321]) {
+        const session = await Session.connect(target);
+        const { pdu } = await session.loginStep(
+          {
+            transit: true,
+            csg: STAGE.OPERATIONAL,
+            nsg: STAGE.FULL_FEATURE,
+            isid: target.freshIsid(),
+            tsih: asked,
+            cid: 1,
+          },
+          { InitiatorName: INITIATOR_NAME, SessionType: 'Discovery' },
+        );
+        t.equal(pdu.loginStatus, 0x020a);
+      }
     },
   },
   {

@@ -486,6 +486,32 @@ export const negotiation: readonly Requirement[] = [
     },
   },
   {
+    id: 'NEG-41',
+    clause: 'RFC 7143 §13.22, §13.26',
+    level: 'MUST',
+    text: 'X#NodeArchitecture is a declaration that is taken, and other X# keys are answered by NotUnderstood: neither ends a login',
+    async run(t, target) {
+      const answer = await offer(target, { 'X#NodeArchitecture': 'ExampleOS,1.0', 'X#Nobody': 'knows' });
+      t.equal(answer.pdu.loginStatus, 0);
+      t.same(valuesOf(answer.keys, 'X#NodeArchitecture'), []);
+      t.same(valuesOf(answer.keys, 'X#Nobody'), ['NotUnderstood']);
+    },
+  },
+  {
+    id: 'NEG-42',
+    clause: 'RFC 7143 §6.2, §12.1',
+    level: 'MUST',
+    text: 'AuthMethod that is repeated is refused like every other key, though no authentication is asked for',
+    async run(t, target) {
+      const session = await Session.connect(target);
+      const { pdu } = await session.loginStep(
+        { transit: false, csg: STAGE.SECURITY, isid: target.freshIsid() },
+        [...Object.entries(namesFor(target)), ['AuthMethod', 'None'], ['AuthMethod', 'None']],
+      );
+      t.equal(pdu.loginStatus, LOGIN_STATUS.INITIATOR_ERROR);
+    },
+  },
+  {
     id: 'NEG-40',
     clause: 'RFC 7143 §6.3.2, §12.1',
     level: 'MUST',

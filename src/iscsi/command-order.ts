@@ -29,7 +29,8 @@ export class CommandOrder {
   admit(pdu: Pdu): boolean {
     const session = this.#session;
     const cmdSN = pdu.view.getUint32(pdu.at + 24);
-    if (cmdSN === session.expCmdSN) {
+    // The next one, too, has to wait for the window to open: its holder would else never be done with.
+    if (cmdSN === session.expCmdSN && session.inWindow(cmdSN)) {
       session.expCmdSN = (cmdSN + 1) >>> 0;
       return true;
     }

@@ -90,6 +90,7 @@ export const KEYS: readonly KeyRule[] = [
   declared('TargetAddress', 'RFC 7143 §13.8', 'target', false, true),
   declared('TargetPortalGroupTag', 'RFC 7143 §13.9', 'target', true),
   declared('SessionType', 'RFC 7143 §13.21', 'initiator', true),
+  declared('X#NodeArchitecture', 'RFC 7143 §13.26', 'both', true),
   {
     ...SESSION,
     name: 'InitialR2T',

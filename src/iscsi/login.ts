@@ -243,7 +243,7 @@ export class Login {
   }
 
   #authMethod(value: string, reply: [string, string][]): void {
-    if (this.#chap !== undefined) throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'AuthMethod came twice');
+    this.negotiation.once('AuthMethod');
     const methods = value.split(',');
     const required = !this.#authenticated;
     const chosen = required ? 'CHAP' : 'None';

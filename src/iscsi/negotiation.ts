@@ -94,12 +94,11 @@ export class Negotiation {
    * Throws NegotiationError for what ends the negotiation.
    */
   offer(name: string, value: string, stage: NegotiationStage): string | undefined {
-    if (this.#seen.has(name)) throw new NegotiationError(`${name} came twice`);
+    this.once(name, false);
     // An answer of the initiator to a declaration of ours needs no answer, and closes nothing that is open.
     const rule = keyRule(name);
     if (CONSTANTS.has(value)) return undefined;
-    if (this.#seen.size >= SEEN_MAX) throw new NegotiationError('too many keys');
-    this.#seen.add(name);
+    this.once(name);
     if (rule === undefined) return OBSOLETE.get(name) ?? 'NotUnderstood';
     if (rule.sender === 'target') return 'Reject';
     if (!allowed(rule, stage)) {
@@ -110,6 +109,14 @@ export class Negotiation {
     if (rule.normalOnly && this.discovery) return 'Irrelevant';
     if (name === 'FirstBurstLength' && this.#noUnsolicited()) return 'Irrelevant';
     return rule.result === 'declare' ? this.#declare(rule, value) : this.#resolve(rule, value);
+  }
+
+  /** Throws NegotiationError if the key came before in this negotiation (§6.2); else it has come now, if `counts`. */
+  once(name: string, counts = true): void {
+    if (this.#seen.has(name)) throw new NegotiationError(`${name} came twice`);
+    if (!counts) return;
+    if (this.#seen.size >= SEEN_MAX) throw new NegotiationError('too many keys');
+    this.#seen.add(name);
   }
 
   #noUnsolicited(): boolean {

@@ -226,12 +226,22 @@ export class IscsiServer implements IscsiService {
     portal: ListeningPortal,
     login: LoginResult,
   ): { status: LoginStatus; tsih: number } {
-    const { target, initiatorName, user } = login;
-    // A discovery session needs no more than a handle that isn't 0 (RFC 7143 §11.13.3).
-    if (target === undefined) return { status: LOGIN_STATUS.SUCCESS, tsih: 1 };
+    const { initiatorName, user } = login;
+    // A discovery session needs no more than a handle that isn't 0 (RFC 7143 §11.13.3), and has one connection.
+    if (login.target === undefined)
+      return login.tsih === 0
+        ? { status: LOGIN_STATUS.SUCCESS, tsih: 1 }
+        : { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST, tsih: 0 };
+    // A reload may have come while the login was under way: what holds now counts.
+    const target = this.#targets.get(login.target.name);
+    if (target === undefined) return { status: LOGIN_STATUS.NOT_FOUND, tsih: 0 };
     const { portalGroupTag } = portal;
     const address = connection.wire.remoteAddress;
-    const luns = target.access({ initiatorName, address, portalGroupTag, user });
+    const asker = { initiatorName, address, portalGroupTag, user };
+    const { users } = target.authentication(asker);
+    if (users.length > 0 && !users.some(({ name }) => name === user))
+      return { status: LOGIN_STATUS.AUTHENTICATION_FAILURE, tsih: 0 };
+    const luns = target.access(asker);
     if (luns === undefined) return { status: LOGIN_STATUS.AUTHORIZATION_FAILURE, tsih: 0 };
     const { status, session } = this.#sessions.enter({
       connection,

@@ -71,6 +71,7 @@ export class TextExchange {
     try {
       for (const [key, value] of parseText(text)) {
         if (key === 'SendTargets') {
+          negotiation.once(key);
           const pairs = sendTargets(value);
           if (pairs === undefined) reply.push([key, 'Reject']);
           else reply.push(...pairs);

@@ -5,8 +5,8 @@
 /** Longest key name (§6.1) and longest value (§6.1: 8,192 bytes unless the key says otherwise). */
 const KEY_BYTES_MAX = 63;
 const VALUE_BYTES_MAX = 8192;
-/** Names begin with a capital, but for iSCSIProtocolLevel. */
-const KEY = /^[A-Za-z][A-Za-z0-9.\-+@_]*$/;
+/** Names begin with a capital, but for iSCSIProtocolLevel; X# begins the registered extensions (§13.22, §13.26). */
+const KEY = /^(?:X#)?[A-Za-z][A-Za-z0-9.\-+@_]*$/;
 
 /** The text breaks the rules of §6.1; the message says which, without quoting what was sent. */
 export class TextError extends Error {
