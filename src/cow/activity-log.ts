@@ -117,6 +117,8 @@ export function readActivitySlot(
   const count = bytes.readUInt32LE(12);
   const length = HEADER_BYTES + count * ACTIVITY_ENTRY_BYTES;
   if (length > bytes.length || !isSealed(bytes, MAGIC, uuid, length)) return undefined;
+  const sequence = readU64(bytes, 32);
+  if (sequence === Infinity) return undefined;
   const entries: ActivityEntry[] = [];
   for (let at = HEADER_BYTES; at < length; at += ACTIVITY_ENTRY_BYTES) {
     entries.push({
@@ -125,7 +127,7 @@ export function readActivitySlot(
       extents: bytes[at + 8],
     });
   }
-  return { sequence: readU64(bytes, 32), entries };
+  return { sequence, entries };
 }
 
 /** The newest whole list; an empty one of sequence 0 if there is none, as after `init`. */

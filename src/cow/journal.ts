@@ -190,10 +190,11 @@ export function decodeBlock(
   if (!isSealed(bytes, MAGIC, uuid)) return undefined;
   const lsn = readU64(bytes, 32);
   const records = bytes.readUInt16LE(52);
-  if (lsn % journalBlocks !== slot || records > JOURNAL_BLOCK_RECORDS) return undefined;
+  const tail = readU64(bytes, 40);
+  if (lsn % journalBlocks !== slot || tail === Infinity || records > JOURNAL_BLOCK_RECORDS) return undefined;
   return {
     lsn,
-    tail: readU64(bytes, 40),
+    tail,
     epoch: bytes.readUInt32LE(12),
     batchFirst: lsn - bytes.readUInt16LE(48),
     batchBlocks: bytes.readUInt16LE(50),

@@ -29,6 +29,9 @@ export function readStateTwin(store: Store, superblock: Superblock, twin: number
   const length = bytes.readUInt32LE(12);
   if (length < HEADER_BYTES || length > bytes.length) return undefined;
   if (!isSealed(bytes, MAGIC, superblock.uuid, length)) return undefined;
+  const sequence = readU64(bytes, 32);
+  // No writer has come so far: its successor could not be written.
+  if (sequence === Infinity) return undefined;
   const records = new Map<string, Buffer>();
   for (let at = HEADER_BYTES; at + RECORD_HEADER_BYTES <= length;) {
     const keyEnd = at + RECORD_HEADER_BYTES + bytes.readUInt16LE(at);
@@ -36,7 +39,7 @@ export function readStateTwin(store: Store, superblock: Superblock, twin: number
     records.set(bytes.toString('utf8', at + RECORD_HEADER_BYTES, keyEnd), bytes.subarray(keyEnd, valueEnd));
     at = valueEnd;
   }
-  return { sequence: readU64(bytes, 32), records };
+  return { sequence, records };
 }
 
 export function encodeState(image: StateImage, uuid: Buffer): Buffer {

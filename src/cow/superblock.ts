@@ -11,6 +11,7 @@ import { isSealed, readU64, seal, writeU64 } from './bytes.js';
 import { FORMAT_VERSION, MAX_SEGMENTS, SUPERBLOCK_BYTES } from './format.js';
 import type { HeadLayout, Segment } from './format.js';
 import type { Transition } from './states.js';
+import { nonsenseIn } from './superblock-sense.js';
 
 const MAGIC = 'CLDDPART';
 const SEGMENTS_AT = 192;
@@ -99,7 +100,7 @@ export function decodeSuperblock(bytes: Buffer): Superblock | string | undefined
     });
   }
   const flags = bytes.readUInt32LE(40);
-  return {
+  const superblock: Superblock = {
     uuid: Buffer.from(bytes.subarray(16, 32)),
     sequence: readU64(bytes, 32),
     clean: (flags & FLAG_CLEAN) !== 0,
@@ -122,6 +123,7 @@ export function decodeSuperblock(bytes: Buffer): Superblock | string | undefined
     history: Buffer.from(bytes.subarray(HISTORY_AT)),
     segments,
   };
+  return nonsenseIn(superblock, HISTORY_EPOCHS) ?? superblock;
 }
 
 /** How `epoch` ended. Callers ask only for epochs between historyBase and the current one. */
