@@ -3,6 +3,7 @@ import { access } from './access.js';
 import { asynchronous } from './asynchronous.js';
 import { chap } from './chap.js';
 import { command } from './command.js';
+import { connections } from './connections.js';
 import { digest } from './digest.js';
 import { discovery } from './discovery.js';
 import { faults } from './faults.js';
@@ -28,6 +29,7 @@ export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   'task-management': taskManagement,
   asynchronous,
   life,
+  connections,
   portals,
   access,
   limits,

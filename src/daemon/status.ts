@@ -38,6 +38,8 @@ export interface SessionStatus {
   id: number;
   target: string | null;
   initiator: string;
+  /** Of the session (RFC 7143 MaxConnections); address and portal are those of the first. */
+  connections: number;
   address: string;
   portal: string;
   user: string | null;
@@ -90,11 +92,12 @@ export interface DaemonStatus {
 export type PortalStatus = Pick<PortalOptions, 'host' | 'port' | 'portalGroupTag'>;
 
 export function sessionStatus(session: SessionInfo): SessionStatus {
-  const { id, initiator, address, portal, luns } = session;
+  const { id, initiator, connections, address, portal, luns } = session;
   return {
     id,
     target: session.target ?? null,
     initiator,
+    connections,
     address,
     portal,
     user: session.user ?? null,

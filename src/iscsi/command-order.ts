@@ -1,6 +1,6 @@
 /**
- * The order of numbered commands (RFC 7143 §4.2.2.1): each is delivered when its CmdSN is the one expected. What
- * comes too early waits as a copy, what lies outside the window is ignored.
+ * The order of a session's numbered commands, over all its connections (RFC 7143 §4.2.2.1): each is delivered when its
+ * CmdSN is the one expected. What comes too early waits as a copy, what lies outside the window is ignored.
  */
 import { OPCODE_MASK, REQUEST, TAG_NONE } from './constants.js';
 import type { Pdu } from './pdu.js';
@@ -9,16 +9,27 @@ import type { Session } from './session.js';
 
 const HEADER_BYTES = 48;
 
+/** The connection that a command came by, and whose task it becomes (connection allegiance, §4.2.2.2). */
+export interface Carrier {
+  /** Counts the bytes of waiting PDUs; negative gives them back. */
+  pin(bytes: number): void;
+  /** The turn of a PDU that waited has come. */
+  deliver(pdu: Pdu): void;
+}
+
+interface Waiting {
+  readonly pdu: Pdu;
+  /** Undefined: the place of a command that has no effect. */
+  readonly carrier: Carrier | undefined;
+}
+
 export class CommandOrder {
   readonly #session: Session;
-  /** Counts the bytes of waiting PDUs; negative gives them back. */
-  readonly #pin: (bytes: number) => void;
   /** At most a window of PDUs, by CmdSN. */
-  readonly #early = new Map<number, Pdu>();
+  readonly #early = new Map<number, Waiting>();
 
-  constructor(session: Session, pin: (bytes: number) => void) {
+  constructor(session: Session) {
     this.#session = session;
-    this.#pin = pin;
   }
 
   get waiting(): boolean {
@@ -26,7 +37,7 @@ export class CommandOrder {
   }
 
   /** True if the PDU is next; false if it was kept or ignored. */
-  admit(pdu: Pdu): boolean {
+  admit(pdu: Pdu, carrier: Carrier): boolean {
     const session = this.#session;
     const cmdSN = pdu.view.getUint32(pdu.at + 24);
     // The next one, too, has to wait for the window to open: its holder would else never be done with.
@@ -34,31 +45,36 @@ export class CommandOrder {
       session.expCmdSN = (cmdSN + 1) >>> 0;
       return true;
     }
-    if (session.inWindow(cmdSN) && !this.#early.has(cmdSN)) this.#keep(cmdSN, pdu);
+    if (session.inWindow(cmdSN) && !this.#early.has(cmdSN)) this.#keep(cmdSN, pdu, carrier);
     return false;
   }
 
-  #keep(cmdSN: number, pdu: Pdu): void {
+  #keep(cmdSN: number, pdu: Pdu, carrier?: Carrier): void {
     const copy = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.dataAt + pdu.dataBytes));
-    this.#pin(copy.length);
-    this.#early.set(cmdSN, {
+    carrier?.pin(copy.length);
+    const waiting = {
       ...pduOf(copy),
       ahsAt: pdu.ahsAt - pdu.at,
       ahsBytes: pdu.ahsBytes,
       dataAt: pdu.dataAt - pdu.at,
       dataBytes: pdu.dataBytes,
-    });
+    };
+    this.#early.set(cmdSN, { pdu: waiting, carrier });
   }
 
-  /** The PDU whose turn has come by the last one, if it is here. */
-  next(): Pdu | undefined {
-    const cmdSN = this.#session.expCmdSN;
-    const pdu = this.#early.get(cmdSN);
-    if (pdu === undefined) return undefined;
-    this.#early.delete(cmdSN);
-    this.#pin(-pdu.buffer.length);
-    this.#session.expCmdSN = serialAdd(cmdSN, 1);
-    return pdu;
+  /** Delivers the PDUs whose turn has come by the last one, each on the connection that it came by. */
+  deliverWaiting(): void {
+    const session = this.#session;
+    for (;;) {
+      const cmdSN = session.expCmdSN;
+      const waiting = this.#early.get(cmdSN);
+      if (waiting === undefined) return;
+      const { pdu, carrier } = waiting;
+      this.#early.delete(cmdSN);
+      carrier?.pin(-pdu.buffer.length);
+      session.expCmdSN = serialAdd(cmdSN, 1);
+      carrier?.deliver(pdu);
+    }
   }
 
   /**
@@ -67,14 +83,14 @@ export class CommandOrder {
    * whether it waits here or has yet to come.
    */
   abort(refCmdSN: number, cmdSN: number): boolean {
-    const pdu = this.#early.get(refCmdSN);
-    if (pdu === undefined) {
+    const waiting = this.#early.get(refCmdSN);
+    if (waiting === undefined) {
       const session = this.#session;
       const undelivered = serialDistance(refCmdSN, session.expCmdSN) >= 0 && session.inWindow(refCmdSN);
       if (!undelivered || serialDistance(refCmdSN, cmdSN) >= 0) return false;
       const header = Buffer.alloc(HEADER_BYTES);
       this.#keep(refCmdSN, silent(pduOf(header)));
-    } else silent(pdu);
+    } else silent(waiting.pdu);
     return true;
   }
 
@@ -84,9 +100,16 @@ export class CommandOrder {
       if (!this.#early.has(missing)) this.#keep(missing, silent(pduOf(Buffer.alloc(HEADER_BYTES))));
   }
 
-  clear(): void {
-    for (const pdu of this.#early.values()) this.#pin(-pdu.buffer.length);
-    this.#early.clear();
+  /**
+   * A connection is gone: what came by it and was not delivered counts as never received. The initiator sends it again
+   * on another connection (§7.2.1).
+   */
+  drop(carrier: Carrier): void {
+    for (const [cmdSN, waiting] of this.#early) {
+      if (waiting.carrier !== carrier) continue;
+      this.#early.delete(cmdSN);
+      carrier.pin(-waiting.pdu.buffer.length);
+    }
   }
 }
 

@@ -245,6 +245,13 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   get remoteAddress(): string {
     return this.wire.remoteAddress;
   }
+  /** SessionConnection. */
+  get host(): FullFeature | undefined {
+    return this.#fullFeature;
+  }
+  get blocked(): boolean {
+    return this.transmit.blocked;
+  }
   get commandWindow(): number {
     return this.#services.limits.commandWindow;
   }
@@ -338,7 +345,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     if (this.#pinnedBytes === 0 && !this.transmit.blocked) return false;
     if (this.#pinnedBytes + this.transmit.queuedBytes <= this.#services.limits.connectionBufferBytesMax)
       return false;
-    return this.transmit.blocked || this.#session?.waitsForMedium() === true;
+    return this.transmit.blocked || this.#fullFeature?.waitsForMedium() === true;
   }
 
   /** Something was freed: goes on parsing, in a turn of its own, if the budget allows. */

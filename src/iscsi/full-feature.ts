@@ -6,7 +6,7 @@
 import type { Nexus } from '../scsi/nexus.js';
 import { readAhs } from './ahs.js';
 import { AsyncMessages } from './async-messages.js';
-import { CommandOrder } from './command-order.js';
+import type { Carrier } from './command-order.js';
 import {
   BHS_BYTES,
   COMMAND_ATTRIBUTE_MASK,
@@ -29,7 +29,6 @@ import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
-import { TaskManager } from './task-manager.js';
 import type { TextExchange } from './text-exchange.js';
 import { SEND_SEGMENT_BYTES_MAX, type Transmit } from './transmit.js';
 
@@ -39,17 +38,15 @@ const POOL_MAX = 1024;
 /** Immediate commands that may be in flight beside the window (§4.2.2.1 asks for some). */
 const IMMEDIATE_MAX = 64;
 
-export class FullFeature implements TaskHost {
+export class FullFeature implements TaskHost, Carrier {
   readonly #owner: FullFeatureOwner;
   readonly #session: Session;
   readonly #link: LinkRequests;
-  readonly #manager: TaskManager;
   readonly messages: AsyncMessages = new AsyncMessages(this);
   readonly transmit: Transmit;
   parameters: Parameters;
   readonly nexus: Nexus;
   sendSegmentBytes: number;
-  readonly #order: CommandOrder;
   /** Immediate tasks in flight. */
   #immediates = 0;
   #submitting: IscsiTask | undefined;
@@ -58,13 +55,11 @@ export class FullFeature implements TaskHost {
   constructor(owner: FullFeatureOwner, session: Session, parameters: Parameters, text: TextExchange) {
     this.#owner = owner;
     this.#session = session;
-    this.#order = new CommandOrder(session, (bytes) => owner.pin(bytes));
     this.transmit = owner.transmit;
     this.nexus = session.nexus;
     this.parameters = parameters;
     this.sendSegmentBytes = segmentBytes(parameters);
-    this.#link = new LinkRequests(owner, this, text);
-    this.#manager = new TaskManager(owner, session, this.#order, this);
+    this.#link = new LinkRequests(owner, session, this, text);
   }
 
   // ---- TaskHost
@@ -130,15 +125,16 @@ export class FullFeature implements TaskHost {
       return;
     }
     const numbered = (pdu.buffer[pdu.at] & IMMEDIATE) === 0 && !(opcode === REQUEST.NOP_OUT && isPong(pdu));
-    if (numbered && !this.#order.admit(pdu)) return;
+    const { order, manager } = this.#session;
+    if (numbered && !order.admit(pdu, this)) return;
     this.#dispatch(opcode, pdu);
-    if (this.#order.waiting) this.#takeWaiting();
-    if (this.#manager.waits) this.#manager.commandsArrived();
+    if (order.waiting) order.deliverWaiting();
+    if (manager.waits) manager.commandsArrived();
   }
 
-  #takeWaiting(): void {
-    for (let pdu = this.#order.next(); pdu !== undefined; pdu = this.#order.next())
-      this.#dispatch(pdu.buffer[pdu.at] & OPCODE_MASK, pdu);
+  /** Carrier. */
+  deliver(pdu: Pdu): void {
+    if (!this.over) this.#dispatch(pdu.buffer[pdu.at] & OPCODE_MASK, pdu);
   }
 
   #known(opcode: number): boolean {
@@ -148,7 +144,7 @@ export class FullFeature implements TaskHost {
   #dispatch(opcode: number, pdu: Pdu): void {
     if (opcode === REQUEST.SCSI_COMMAND) this.#command(pdu);
     else if (opcode === REQUEST.NOP_OUT) this.#link.nopOut(pdu);
-    else if (opcode === REQUEST.TASK_MANAGEMENT) this.#manager.request(pdu);
+    else if (opcode === REQUEST.TASK_MANAGEMENT) this.#session.manager.request(pdu, this);
     else if (opcode === REQUEST.TEXT) this.#link.textRequest(pdu);
     else this.#link.logout(pdu);
   }
@@ -232,7 +228,12 @@ export class FullFeature implements TaskHost {
     const task = this.#session.tasks.get(view.getUint32(at + 16));
     // Data of a task that is gone (aborted, or ended early) may still be on their way: they are dropped.
     if (task === undefined || task.aborted) {
-      if ((pdu.buffer[at + 1] & FINAL) !== 0) this.#manager.lateData(view.getUint32(at + 20));
+      if ((pdu.buffer[at + 1] & FINAL) !== 0) this.#session.manager.lateData(view.getUint32(at + 20));
+      return;
+    }
+    if (task.host !== this) {
+      // Data belong on the connection of their command (connection allegiance, §4.2.2.2).
+      this.reject(REJECT.PROTOCOL_ERROR, pdu);
       return;
     }
     const fault = task.out.dataOut(
@@ -253,7 +254,7 @@ export class FullFeature implements TaskHost {
   /** A Data-Out whose digest was wrong is gone: its task can't be completed at error recovery level 0 (§7.8). */
   dataOutLost(pdu: Pdu): void {
     const task = this.#session.tasks.get(pdu.view.getUint32(pdu.at + 16));
-    if (task !== undefined) this.#abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
+    if (task?.host === this) this.#abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
   }
 
   /** Ends a task whose data went wrong: the SCSI layer drops it, the initiator gets the sense. */
@@ -307,6 +308,17 @@ export class FullFeature implements TaskHost {
     this.sendSegmentBytes = segmentBytes(parameters);
   }
 
+  /** True while a task of this connection is under way that ends without the initiator, and gives back what it holds. */
+  waitsForMedium(): boolean {
+    for (const task of this.#session.tasks.values()) if (task.pending > 0 && task.host === this) return true;
+    return false;
+  }
+
+  /** A TARGET COLD RESET that came by this connection is done. */
+  targetWasReset(): void {
+    this.#owner.targetWasReset();
+  }
+
   /** MessageSink: nothing of use reaches the initiator any more. */
   get over(): boolean {
     return this.#closed || this.#link.loggedOut;
@@ -318,8 +330,7 @@ export class FullFeature implements TaskHost {
   /** The connection is gone: nothing waits any more. */
   close(): void {
     this.#closed = true;
-    this.#order.clear();
-    this.#manager.close();
+    this.#session.order.drop(this);
     if (this.#submitting !== undefined) this.#submitting.discard();
   }
 }

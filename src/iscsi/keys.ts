@@ -81,7 +81,7 @@ export const KEYS: readonly KeyRule[] = [
     result: 'minimum',
     range: [1, 65535],
     initial: 1,
-    wish: () => 1,
+    wish: (limits) => limits.maxConnections,
   },
   declared('InitiatorName', 'RFC 7143 §13.5', 'initiator', true),
   declared('TargetName', 'RFC 7143 §13.4', 'initiator', true),

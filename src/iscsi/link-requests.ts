@@ -5,6 +5,7 @@
 import { LOGOUT_REASON, LOGOUT_RESPONSE, REJECT, RESPONSE, TAG_NONE } from './constants.js';
 import type { AnswerFields, Pdu } from './pdu.js';
 import type { FullFeatureOwner } from './phase-owner.js';
+import type { Session } from './session.js';
 import type { TextExchange } from './text-exchange.js';
 
 /** The full feature phase as this file sees it. */
@@ -17,13 +18,15 @@ export interface AnsweringPhase {
 
 export class LinkRequests {
   readonly #owner: FullFeatureOwner;
+  readonly #session: Session;
   readonly #phase: AnsweringPhase;
   readonly #text: TextExchange;
-  /** The session is logged out: what follows is not heard (§11.14). */
+  /** The connection is logged out: what follows is not heard (§11.14). */
   loggedOut = false;
 
-  constructor(owner: FullFeatureOwner, phase: AnsweringPhase, text: TextExchange) {
+  constructor(owner: FullFeatureOwner, session: Session, phase: AnsweringPhase, text: TextExchange) {
     this.#owner = owner;
+    this.#session = session;
     this.#phase = phase;
     this.#text = text;
   }
@@ -52,20 +55,34 @@ export class LinkRequests {
     }
   }
 
+  /** Logout of the session, of this connection, or of another one of the session (§11.14). */
   logout(pdu: Pdu): void {
     const reason = pdu.buffer[pdu.at + 1] & 0x7f;
     const itt = pdu.view.getUint32(pdu.at + 16);
     const cid = pdu.view.getUint16(pdu.at + 20);
-    let response: number = LOGOUT_RESPONSE.CLOSED;
-    if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY) response = LOGOUT_RESPONSE.RECOVERY_NOT_SUPPORTED;
-    else if (reason === LOGOUT_REASON.CLOSE_CONNECTION && cid !== this.#owner.cid)
-      response = LOGOUT_RESPONSE.CID_NOT_FOUND;
-    else if (reason > LOGOUT_REASON.REMOVE_FOR_RECOVERY) {
-      this.#phase.reject(REJECT.INVALID_PDU_FIELD, pdu);
-      return;
-    }
+    const session = this.#session;
+    const own = this.#owner.cid;
+    if (reason === LOGOUT_REASON.CLOSE_SESSION)
+      session.dropOthers(own, 'its session was logged out', () => this.#leave(itt));
+    else if (reason === LOGOUT_REASON.CLOSE_CONNECTION && cid === own) this.#leave(itt);
+    else if (reason === LOGOUT_REASON.CLOSE_CONNECTION) {
+      const other = session.connections.get(cid);
+      if (other === undefined) this.#answerLogout(itt, LOGOUT_RESPONSE.CID_NOT_FOUND);
+      else {
+        session.detach(other, () => this.#answerLogout(itt, LOGOUT_RESPONSE.CLOSED));
+        other.drop('logged out by another connection');
+      }
+    } else if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY)
+      this.#answerLogout(itt, LOGOUT_RESPONSE.RECOVERY_NOT_SUPPORTED);
+    else this.#phase.reject(REJECT.INVALID_PDU_FIELD, pdu);
+  }
+
+  #answerLogout(itt: number, response: number): void {
     this.#phase.send({ opcode: RESPONSE.LOGOUT, detail: response << 8, itt, words: [0, 0, 0] });
-    if (response !== LOGOUT_RESPONSE.CLOSED) return;
+  }
+
+  #leave(itt: number): void {
+    this.#answerLogout(itt, LOGOUT_RESPONSE.CLOSED);
     this.loggedOut = true;
     this.#owner.endAfterFlush('logout', 'logout');
   }

@@ -75,6 +75,8 @@ export interface IscsiLimits {
   nopTimeoutMs: number;
   /** Commands that a session may have outstanding (MaxCmdSN window). */
   commandWindow: number;
+  /** Connections that a session may have (MaxConnections). */
+  maxConnections: number;
   maxRecvDataSegmentBytes: number;
   maxBurstBytes: number;
   firstBurstBytes: number;
@@ -115,7 +117,9 @@ export interface SessionInfo {
   /** Undefined for a discovery session. */
   target: string | undefined;
   initiator: string;
-  /** Remote address and port. */
+  /** Connections that it has. */
+  connections: number;
+  /** Remote address and port, of the first connection. */
   address: string;
   portal: string;
   luns: number[];
@@ -158,6 +162,7 @@ export const DEFAULT_LIMITS: IscsiLimits = {
   nopIntervalMs: 15_000,
   nopTimeoutMs: 15_000,
   commandWindow: 128,
+  maxConnections: 8,
   maxRecvDataSegmentBytes: 262_144,
   maxBurstBytes: 1_048_576,
   firstBurstBytes: 262_144,

@@ -17,6 +17,7 @@ import type {
   PortalOptions,
   SessionInfo,
 } from './options.js';
+import type { Session } from './session.js';
 import { Sessions } from './sessions.js';
 import { attachSocket, plainAddress } from './socket-wire.js';
 import { Spin } from './spin.js';
@@ -195,7 +196,7 @@ export class IscsiServer implements IscsiService {
         this.#connections.delete(connection);
         const { session, ending } = connection;
         log.debug({ address: connection.wire.remoteAddress, why: ending.why }, 'connection closed');
-        if (session?.connection === connection) this.#sessions.end(session, ending.how, ending.why);
+        if (session !== undefined) this.#sessions.leave(session, connection, ending.how, ending.why);
       },
     };
   }
@@ -267,6 +268,7 @@ export class IscsiServer implements IscsiService {
     for (const other of this.#sessions.all())
       if (other.target.name === session.target.name && other !== session)
         this.#sessions.end(other, 'killed', 'target cold reset');
+    session.dropOthers(by.cid, 'target cold reset');
     by.endAfterFlush('target cold reset', 'connection-lost');
   }
 
@@ -309,13 +311,19 @@ export class IscsiServer implements IscsiService {
 
   sessions(): SessionInfo[] {
     const infos: SessionInfo[] = [];
+    const seen = new Set<Session>();
     for (const connection of this.#connections) {
       const { phase, session, wire, parameters } = connection;
       if (phase !== 'full-feature' && phase !== 'discovery') continue;
+      if (session !== undefined) {
+        if (seen.has(session)) continue;
+        seen.add(session);
+      }
       infos.push({
         id: session?.tsih ?? 0,
         target: session?.target.name,
         initiator: connection.initiatorName ?? '',
+        connections: session?.connections.size ?? 1,
         address: `${wire.remoteAddress}:${wire.remotePort}`,
         portal: `${wire.localAddress}:${wire.localPort}`,
         luns: session?.nexus.luns.map(({ lun }) => lun) ?? [],
@@ -349,6 +357,13 @@ export class IscsiServer implements IscsiService {
       else if (luns === undefined) this.#sessions.end(session, 'killed', 'access was withdrawn');
       else if (JSON.stringify(luns) !== JSON.stringify(session.nexus.luns))
         session.target.port.changeAccess(session.nexus, luns);
+      // A connection from another address may have lost what its session keeps.
+      for (const connection of [...session.connections.values()]) {
+        const there = { ...asker, address: connection.remoteAddress };
+        if (JSON.stringify(target?.access(there)) === JSON.stringify(luns)) continue;
+        this.#sessions.leave(session, connection, 'killed', 'access was withdrawn');
+        connection.drop('access was withdrawn');
+      }
     }
   }
 

@@ -3,10 +3,13 @@
  */
 import type { Nexus } from '../scsi/nexus.js';
 import { TASK_MANAGEMENT } from '../scsi/port.js';
+import { CommandOrder, type Carrier } from './command-order.js';
 import type { Negotiation } from './negotiation.js';
 import type { IscsiTask } from './iscsi-task.js';
 import type { IscsiTargetOptions } from './options.js';
 import { serialAdd, serialDistance } from './serial.js';
+import type { TaskHost } from './task-host.js';
+import { TaskManager } from './task-manager.js';
 
 export interface SessionIdentity {
   initiatorName: string;
@@ -24,10 +27,15 @@ export interface SessionLogin {
   negotiation: Negotiation;
 }
 
-/** What a session needs of the connection that carries it. */
+/** What a session needs of a connection that carries it. */
 export interface SessionConnection {
   /** Connection identifier (§11.12.6). */
   readonly cid: number;
+  readonly remoteAddress: string;
+  /** What its tasks and waiting commands belong to; undefined before the full feature phase. */
+  readonly host: (TaskHost & Carrier) | undefined;
+  /** The peer doesn't take what is sent. */
+  readonly blocked: boolean;
   /** A unit attention has come up for the nexus: tells the initiator (asynchronous event 0, §11.9.1). */
   scsiEvent(lun: number, sense: Buffer): void;
   /** Tells the initiator that its session is about to end (event 3). */
@@ -44,7 +52,10 @@ export class Session {
   /** Of the leading login: session-wide keys hold for every connection. */
   readonly negotiation: Negotiation;
   readonly since = new Date();
-  connection: SessionConnection | undefined;
+  /** By CID. */
+  readonly connections = new Map<number, SessionConnection>();
+  readonly order: CommandOrder = new CommandOrder(this);
+  readonly manager: TaskManager = new TaskManager(this);
 
   /** Tasks that didn't end within their submit, by ITT. */
   readonly tasks = new Map<number, IscsiTask>();
@@ -66,17 +77,61 @@ export class Session {
     this.#maxCmdSN = serialAdd(login.cmdSN, window - 1);
   }
 
-  /** Ends every task in flight without an answer: their connection is gone, the session stays. */
-  abortTasks(): void {
-    this.abandonHeld();
-    for (const task of [...this.tasks.values()]) this.abort(task);
+  /** Connections that it may have (§13.2). */
+  get connectionsMax(): number {
+    return Number(this.negotiation.value('MaxConnections') ?? 1);
+  }
+
+  /** The connection for what concerns the whole session: one whose peer reads, if there is one. */
+  anyConnection(): SessionConnection | undefined {
+    const all = [...this.connections.values()];
+    return all.find(({ blocked }) => !blocked) ?? all.at(0);
+  }
+
+  /**
+   * A connection no longer belongs to the session, which goes on: its tasks end without an answer, its commands that
+   * wait for their turn count as never received (§7.2.1). `done` is called when the tasks have ended.
+   */
+  detach(connection: SessionConnection, done: () => void = () => undefined): void {
+    const { cid, host } = connection;
+    if (this.connections.get(cid) === connection) this.connections.delete(cid);
+    let under = 1;
+    const ended = (): void => {
+      if (--under === 0) done();
+    };
+    if (host !== undefined) {
+      this.order.drop(host);
+      for (const task of [...this.tasks.values()]) {
+        if (task.host !== host) continue;
+        if (task.held) task.abandonHeld();
+        else {
+          under++;
+          this.abort(task, ended);
+        }
+      }
+    }
+    ended();
+  }
+
+  /** All connections but one leave the session. */
+  dropOthers(but: number, why: string, done?: () => void): void {
+    const others = [...this.connections.values()].filter(({ cid }) => cid !== but);
+    let left = others.length + 1;
+    const ended = (): void => {
+      if (--left === 0) done?.();
+    };
+    for (const other of others) {
+      this.detach(other, ended);
+      other.drop(why);
+    }
+    ended();
   }
 
   /** Ends one task without an answer. */
-  abort(task: IscsiTask): void {
+  abort(task: IscsiTask, done: () => void = () => undefined): void {
     const { lunHigh, lunLow } = task;
     const request = { nexus: this.nexus, function: TASK_MANAGEMENT.ABORT_TASK, lunHigh, lunLow, task };
-    this.endsOwnTasks(() => this.target.port.manage(request, () => undefined));
+    this.endsOwnTasks(() => this.target.port.manage(request, done));
   }
 
   /** True while tasks end by the session's own request, or with it: its initiator needs no message of that. */

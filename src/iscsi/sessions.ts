@@ -73,12 +73,12 @@ export class Sessions {
       address,
       onAttention: (lun, sense) => {
         // What a session's own reset brought up is no news to it.
-        if (made.session?.endingOwnTasks === false) made.session.connection?.scsiEvent(lun, sense);
+        if (made.session?.endingOwnTasks === false) made.session.anyConnection()?.scsiEvent(lun, sense);
       },
     });
     const session = new Session(tsih, request, nexus, this.#limits.commandWindow);
     made.session = session;
-    session.connection = request.connection;
+    session.connections.set(request.cid, request.connection);
     this.#byTsih.set(tsih, session);
     this.#log.info(
       { target: target.name, initiator: identity.initiatorName, address, session: tsih, user: identity.user },
@@ -87,17 +87,27 @@ export class Sessions {
     return { status: LOGIN_STATUS.SUCCESS, session };
   }
 
-  /** A login with a TSIH: with one connection per session it can only replace the one that is there. */
+  /**
+   * A login with a TSIH: one more connection of the session, or one in the place of another with the same CID. It has to
+   * be the same user's, and may not see other LUNs than the session does.
+   */
   #join(request: EnterRequest): { status: LoginStatus; session?: Session } {
     const session = this.#byTsih.get(request.tsih);
     if (session === undefined || this.#find(request) !== session)
       return { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST };
-    const old = session.connection;
-    if (old !== undefined && old.cid !== request.cid) return { status: LOGIN_STATUS.TOO_MANY_CONNECTIONS };
+    if (session.identity.user !== request.identity.user)
+      return { status: LOGIN_STATUS.AUTHORIZATION_FAILURE };
+    if (JSON.stringify(session.nexus.luns) !== JSON.stringify(request.luns))
+      return { status: LOGIN_STATUS.CANNOT_INCLUDE_IN_SESSION };
+    const old = session.connections.get(request.cid);
+    if (old === undefined && session.connections.size >= session.connectionsMax)
+      return { status: LOGIN_STATUS.TOO_MANY_CONNECTIONS };
     // Connection reinstatement (§6.3.4): the old connection is logged out with its tasks, the session goes on.
-    session.connection = request.connection;
-    session.abortTasks();
-    old?.drop('its connection was reinstated');
+    if (old !== undefined) {
+      session.detach(old);
+      old.drop('its connection was reinstated');
+    }
+    session.connections.set(request.cid, request.connection);
     return { status: LOGIN_STATUS.SUCCESS, session };
   }
 
@@ -109,15 +119,23 @@ export class Sessions {
     return undefined;
   }
 
-  /** Ends a session: its connection, its tasks, its nexus. */
+  /** A connection is gone: its tasks end, and with the last connection the session (§4.2.6). */
+  leave(session: Session, connection: SessionConnection, how: NexusEnd, why: string): void {
+    if (session.connections.get(connection.cid) !== connection) return;
+    if (session.connections.size === 1) this.end(session, how, why);
+    else session.detach(connection);
+  }
+
+  /** Ends a session: its connections, its tasks, its nexus. */
   end(session: Session, how: NexusEnd, why: string): void {
     if (!this.#byTsih.delete(session.tsih)) return;
-    const { connection } = session;
-    session.connection = undefined;
-    if (how === 'killed') connection?.announceEnd();
+    const connections = [...session.connections.values()];
+    session.connections.clear();
+    if (how === 'killed') for (const connection of connections) connection.announceEnd();
+    session.manager.close();
     session.endsOwnTasks(() => session.target.port.detach(session.nexus, how));
     session.abandonHeld();
-    connection?.drop(why);
+    for (const connection of connections) connection.drop(why);
     this.#log.info(
       {
         target: session.target.name,

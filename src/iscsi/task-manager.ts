@@ -1,5 +1,5 @@
 /**
- * Task management functions of one connection (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144 §4).
+ * Task management functions of one session (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144 §4).
  *
  * Functions that end many tasks have two semantics, by TaskReporting (§13.23):
  *
@@ -12,12 +12,10 @@
  * hang on that.
  */
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
-import type { CommandOrder } from './command-order.js';
 import { IMMEDIATE, RESPONSE } from './constants.js';
 import type { IscsiTask } from './iscsi-task.js';
 import type { Parameters } from './negotiation.js';
 import type { Pdu } from './pdu.js';
-import type { FullFeatureOwner } from './phase-owner.js';
 import { serialDistance } from './serial.js';
 import type { Session } from './session.js';
 import type { MessageSink } from './async-messages.js';
@@ -55,6 +53,8 @@ const REACH: ReadonlyMap<number, 'unit' | 'nexus' | 'target'> = new Map([
 
 /** A request, read out of its PDU. */
 interface Request {
+  /** The connection that it came by and is answered on. */
+  phase: ManagedPhase;
   functionCode: number;
   itt: number;
   lunHigh: number;
@@ -72,39 +72,34 @@ interface Early {
 /** The full feature phase as this file sees it. */
 export interface ManagedPhase extends MessageSink {
   readonly parameters: Parameters;
+  targetWasReset(): void;
 }
 
 export class TaskManager {
-  readonly #owner: FullFeatureOwner;
   readonly #session: Session;
-  readonly #order: CommandOrder;
-  readonly #phase: ManagedPhase;
   #early: Early[] = [];
   /** Who waits for the data of a target transfer tag whose task was aborted. */
   readonly #late = new Map<number, () => void>();
   readonly #timers = new Set<NodeJS.Timeout>();
-  #closed = false;
 
-  constructor(owner: FullFeatureOwner, session: Session, order: CommandOrder, phase: ManagedPhase) {
-    this.#owner = owner;
+  constructor(session: Session) {
     this.#session = session;
-    this.#order = order;
-    this.#phase = phase;
   }
 
   /** Task Management Function Request (§11.5). */
-  request(pdu: Pdu): void {
+  request(pdu: Pdu, phase: ManagedPhase): void {
     const { view, at } = pdu;
     const functionCode = pdu.buffer[at + 1] & 0x7f;
     const cmdSN = view.getUint32(at + 24);
     const request: Request = {
+      phase,
       functionCode,
       itt: view.getUint32(at + 16),
       lunHigh: view.getUint32(at + 8),
       lunLow: view.getUint32(at + 12),
       referenced: view.getUint32(at + 20),
     };
-    const { protocolLevel } = this.#phase.parameters;
+    const { protocolLevel } = phase.parameters;
     if (functionCode > TASK_REASSIGN && protocolLevel < PROTOCOL_LEVEL_RFC7144)
       this.#respond(request, NOT_SUPPORTED);
     else if (functionCode === TASK_REASSIGN) this.#respond(request, REASSIGNMENT_NOT_SUPPORTED);
@@ -120,7 +115,7 @@ export class TaskManager {
   #abortTask(request: Request, cmdSN: number, refCmdSN: number): void {
     const task = this.#session.tasks.get(request.referenced);
     if (task === undefined) {
-      const counts = this.#order.abort(refCmdSN, cmdSN);
+      const counts = this.#session.order.abort(refCmdSN, cmdSN);
       this.#respond(request, counts ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST);
     } else if (task.held) {
       // Ended already; only its status waits for data that the initiator now won't send.
@@ -141,7 +136,7 @@ export class TaskManager {
       return;
     }
     if (plug) {
-      this.#order.plug(cmdSN);
+      session.order.plug(cmdSN);
       this.#perform(request);
       return;
     }
@@ -175,7 +170,7 @@ export class TaskManager {
     const { functionCode, lunHigh, lunLow, referenced } = request;
     const named = functionCode === ABORT_TASK || functionCode === QUERY_TASK;
     const affected = this.#affected(request);
-    const owed = this.#owedTags(affected);
+    const owed = this.#owedTags(request, affected);
     const held = affected.filter((task) => task.held).map(({ itt }) => itt);
     session.endsOwnTasks(() =>
       session.target.port.manage(
@@ -191,7 +186,7 @@ export class TaskManager {
           if (complete) this.#abandon(held);
           this.#whenTaken(owed, () => {
             this.#respond(request, response, additional);
-            if (complete && functionCode === TARGET_COLD_RESET) this.#owner.targetWasReset();
+            if (complete && functionCode === TARGET_COLD_RESET) request.phase.targetWasReset();
           });
         },
       ),
@@ -217,8 +212,8 @@ export class TaskManager {
   }
 
   /** Target transfer tags whose data the initiator still owes (§4.2.3.3 a). */
-  #owedTags(tasks: readonly IscsiTask[]): number[] {
-    if (this.#phase.parameters.taskReporting === 'FastAbort') return [];
+  #owedTags({ phase }: Request, tasks: readonly IscsiTask[]): number[] {
+    if (phase.parameters.taskReporting === 'FastAbort') return [];
     return tasks.flatMap((task) => task.out.openTags());
   }
 
@@ -247,9 +242,9 @@ export class TaskManager {
   }
 
   /** Task Management Function Response (§11.6), with RFC 7144's additional response information. */
-  #respond({ itt }: Request, response: number, additional = 0): void {
-    if (this.#closed) return;
-    this.#phase.send({
+  #respond({ phase, itt }: Request, response: number, additional = 0): void {
+    if (phase.over) return;
+    phase.send({
       opcode: RESPONSE.TASK_MANAGEMENT,
       detail: response << 8,
       itt,
@@ -271,9 +266,8 @@ export class TaskManager {
     this.#timers.delete(timer);
   }
 
-  /** The connection is gone. */
+  /** The session is over. */
   close(): void {
-    this.#closed = true;
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
     this.#early = [];

@@ -82,7 +82,7 @@ void t.test('negotiation: results by the key’s function (RFC 7143 §6.2, §13)
     ['MaxBurstLength', '16776192', '1048576'],
     ['FirstBurstLength', '0x10000', '65536'],
     ['MaxOutstandingR2T', '1', '1'],
-    ['MaxConnections', '8', '1'],
+    ['MaxConnections', '9', '8'],
     ['ErrorRecoveryLevel', '2', '0'],
     ['DefaultTime2Wait', '5', '5'],
     ['DataPDUInOrder', 'No', 'No'],

@@ -1,0 +1,257 @@
+/** Several connections in one session (RFC 7143 §4.2.2, §4.3, §6.3.4, §7.2.1, §11.14, §13.2). */
+import { logoutRequest, OP } from './pdu.js';
+import type { Requirement } from './requirement.js';
+import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
+import { Session, type SessionOptions } from './session.js';
+import { site, startSite } from './site.js';
+import type { Target } from './target.js';
+import { pattern } from './write.js';
+
+const ABORT_TASK = 1;
+const LOGICAL_UNIT_RESET = 5;
+const KEYS = { MaxConnections: '4', InitialR2T: 'Yes', ImmediateData: 'No' } as const;
+
+/** One more connection of a session. Its commands take their CmdSN from the first one's (`by`). */
+function join(target: Target, lead: Session, cid: number, options: SessionOptions = {}): Promise<Session> {
+  const { isid, tsih, cmdSN } = lead;
+  return Session.login(target, { isid, tsih, cmdSN, cid, keepUnitAttention: true, ...options });
+}
+
+/** Runs a command on a connection with the session's next CmdSN. */
+async function by(lead: Session, session: Session): Promise<number> {
+  return (await session.execute({ cdb: testUnitReady(), cmdSN: lead.takeCmdSN() })).status;
+}
+
+async function pair(target: Target): Promise<[Session, Session]> {
+  const a = await Session.login(target, { keys: KEYS, cid: 1 });
+  return [a, await join(target, a, 2)];
+}
+
+const needs = (target: Target): boolean => target.pid !== undefined;
+
+const rows: readonly Omit<Requirement, 'needs'>[] = [
+  {
+    id: 'MC-01',
+    clause: 'RFC 7143 §4.2.2.1, §4.2.2.2, §6.3.1',
+    level: 'MUST',
+    text: 'a login with the TSIH adds a connection; commands are answered where they came, CmdSN counts over all connections, StatSN on each',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      t.equal(b.tsih, a.tsih);
+      const c = await join(target, a, 9);
+      for (const session of [b, a, c, c, b, a]) t.equal(await by(a, session), STATUS.GOOD);
+      for (const session of [a, b, c]) t.same(await session.fence(), []);
+    },
+  },
+  {
+    id: 'MC-02',
+    clause: 'RFC 7143 §4.2.2.1',
+    level: 'MUST',
+    text: 'a command waits for one before it that comes later by another connection',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const first = a.takeCmdSN();
+      const itt = b.sendCommand({ cdb: testUnitReady(), cmdSN: a.takeCmdSN() });
+      t.same(await b.fence(), [], 'waits');
+      t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: first })).status, STATUS.GOOD);
+      t.equal((await b.finish(itt, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'MC-03',
+    clause: 'RFC 7143 §4.2.2.2 (connection allegiance)',
+    level: 'MUST',
+    text: 'R2T, data and status of a command stay on its connection; data on another one are refused and not written',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const { blockBytes } = a;
+      const data = pattern(blockBytes, 70);
+      const itt = b.sendCommand({ cdb: write10(850, 1), write: data, cmdSN: a.takeCmdSN() });
+      const r2t = await b.expect(OP.R2T);
+      a.answerR2T(r2t, Buffer.alloc(blockBytes, 0xee));
+      t.equal((await a.expect(OP.REJECT)).response, 4);
+      b.answerR2T(r2t, data);
+      t.equal((await b.finish(itt, {})).status, STATUS.GOOD);
+      const read = await a.execute({ cdb: read10(850, 1), read: blockBytes });
+      t.ok(read.data.equals(data));
+    },
+  },
+  {
+    id: 'MC-04',
+    clause: 'RFC 7143 §13.2, §11.13.5',
+    level: 'MUST',
+    text: 'more connections than were negotiated are refused with 0206h',
+    async run(t, target) {
+      const a = await Session.login(target, { keys: { MaxConnections: '2' }, cid: 1 });
+      await join(target, a, 2);
+      await t.rejects(join(target, a, 3), /0206h/);
+      t.same(await a.fence(), []);
+    },
+  },
+  {
+    id: 'MC-05',
+    clause: 'RFC 7143 §11.14.1, §4.2.6',
+    level: 'MUST',
+    text: 'a connection logs itself out: its tasks end, those of the others go on',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const data = pattern(a.blockBytes, 71);
+      const itt = a.sendCommand({ cdb: write10(860, 1), write: data });
+      const r2t = await a.expect(OP.R2T);
+      b.sendCommand({ cdb: write10(861, 1), write: data, cmdSN: a.takeCmdSN() });
+      await b.expect(OP.R2T);
+      b.cmdSN = a.cmdSN;
+      t.equal((await b.logout(1, 2)).response, 0);
+      t.same(await b.connection.untilClosed(), []);
+      a.answerR2T(r2t, data);
+      t.equal((await a.finish(itt, {})).status, STATUS.GOOD);
+      const again = await join(target, a, 2);
+      t.equal(await by(a, again), STATUS.GOOD, 'the CID is free again, and no unit attention came');
+    },
+  },
+  {
+    id: 'MC-06',
+    clause: 'RFC 7143 §11.14.3, §11.15',
+    level: 'MUST',
+    text: 'a connection logs another one out by its CID: that is closed and its tasks end without a status',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const { blockBytes } = a;
+      const before = pattern(blockBytes, 72);
+      await a.execute({ cdb: write10(870, 1), write: before });
+      const late = Buffer.alloc(blockBytes, 0xcc);
+      b.sendCommand({ cdb: write10(870, 1), write: late, cmdSN: a.takeCmdSN() });
+      const r2t = await b.expect(OP.R2T);
+      t.equal((await a.logout(1, 2)).response, 0);
+      b.answerR2T(r2t, late);
+      t.same(await b.connection.untilClosed(), []);
+      const read = await a.execute({ cdb: read10(870, 1), read: blockBytes });
+      t.ok(read.data.equals(before));
+      t.equal((await a.logout(1, 2)).response, 1, 'that CID is gone');
+    },
+  },
+  {
+    id: 'MC-07',
+    clause: 'RFC 7143 §11.14.1',
+    level: 'MUST',
+    text: 'a logout of the session closes all its connections',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      b.cmdSN = a.cmdSN;
+      t.equal((await b.logout(0, 0)).response, 0);
+      t.same(await b.connection.untilClosed(), []);
+      t.same(await a.connection.untilClosed(), []);
+      await t.rejects(join(target, a, 1), /020ah/);
+    },
+  },
+  {
+    id: 'MC-08',
+    clause: 'RFC 7143 §7.2.1, §7.14',
+    level: 'MUST',
+    text: 'a connection that is lost takes its tasks along; what it brought and was not delivered is taken by another connection when it is sent again',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      b.sendCommand({ cdb: write10(880, 1), write: pattern(a.blockBytes, 73), cmdSN: a.takeCmdSN() });
+      await b.expect(OP.R2T);
+      const missing = a.takeCmdSN();
+      const waiting = a.takeCmdSN();
+      b.sendCommand({ cdb: testUnitReady(), cmdSN: waiting });
+      t.same(await b.fence(), []);
+      b.connection.socket.end();
+      await b.connection.untilClosed();
+      t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: missing })).status, STATUS.GOOD);
+      const third = a.sendCommand({ cdb: testUnitReady() });
+      t.same(await a.fence(), [], 'the lost command was not executed');
+      t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: waiting })).status, STATUS.GOOD);
+      t.equal((await a.finish(third, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'MC-09',
+    clause: 'RFC 7143 §6.3.4',
+    level: 'MUST',
+    text: 'a login with the CID of a connection takes its place: that is closed with its tasks, the others go on',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const { blockBytes } = a;
+      const before = pattern(blockBytes, 74);
+      await a.execute({ cdb: write10(890, 1), write: before });
+      const late = Buffer.alloc(blockBytes, 0xcd);
+      b.sendCommand({ cdb: write10(890, 1), write: late, cmdSN: a.takeCmdSN() });
+      const r2t = await b.expect(OP.R2T);
+      const fresh = await join(target, a, 2);
+      b.answerR2T(r2t, late);
+      await b.connection.untilClosed();
+      t.equal(await by(a, fresh), STATUS.GOOD);
+      const read = await a.execute({ cdb: read10(890, 1), read: blockBytes });
+      t.ok(read.data.equals(before));
+    },
+  },
+  {
+    id: 'MC-10',
+    clause: 'RFC 7143 §4.2.3.3, §11.5.1, §11.6',
+    level: 'MUST',
+    text: 'task management reaches tasks of other connections, and its response waits for the data that are owed there',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const data = pattern(a.blockBytes, 75);
+      const write = { cdb: write10(895, 1), write: data };
+      const single = b.sendCommand({ ...write, cmdSN: a.takeCmdSN() });
+      await b.expect(OP.R2T);
+      t.equal((await a.manage(ABORT_TASK, { referencedTag: single })).response, 0);
+      b.sendCommand({ ...write, cmdSN: a.takeCmdSN() });
+      const r2t = await b.expect(OP.R2T);
+      a.sendManage(LOGICAL_UNIT_RESET);
+      t.same(await a.fence(), [], 'waits');
+      b.answerR2T(r2t, data);
+      t.equal((await a.expect(OP.TASK_MANAGEMENT_RESPONSE)).response, 0);
+      t.same(await b.fence(), []);
+    },
+  },
+  {
+    id: 'MC-11',
+    clause: 'RFC 7143 §4.3, §9.2',
+    level: 'MUST',
+    text: 'a further connection that access rules show other LUNs, or none, is refused',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => ({
+        portals: [{ listen: '0.0.0.0:0' }],
+        targets: [
+          {
+            ...site.target('a'),
+            access: [
+              { address: '127.0.0.1', show: ['master'] },
+              { address: '127.0.0.2', show: ['master', 'slave'] },
+              { address: '127.0.0.3', show: ['master'] },
+            ],
+          },
+        ],
+      }));
+      const here = { ...at('a'), host: '127.0.0.1', from: '127.0.0.1' };
+      const a = await Session.login(here, { keys: KEYS, cid: 1 });
+      await t.rejects(join({ ...here, from: '127.0.0.2' }, a, 2), /0208h/);
+      await t.rejects(join({ ...here, from: '127.0.0.4' }, a, 2), /0203h/);
+      const b = await join({ ...here, from: '127.0.0.3' }, a, 2);
+      t.equal(await by(a, b), STATUS.GOOD);
+    },
+  },
+  {
+    id: 'MC-12',
+    clause: 'RFC 7143 §11.14, §4.2.2.1',
+    level: 'MUST',
+    text: 'a logout that is not immediate waits for commands that come by other connections',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const first = a.takeCmdSN();
+      const { expStatSN } = b;
+      b.connection.send(logoutRequest({ itt: 0x99, cmdSN: a.takeCmdSN(), expStatSN, reason: 1, cid: 2 }));
+      t.same(await b.fence(), [], 'waits');
+      t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: first })).status, STATUS.GOOD);
+      t.equal((await b.expect(OP.LOGOUT_RESPONSE)).response, 0);
+      t.same(await b.connection.untilClosed(), []);
+      t.equal((await a.execute({ cdb: testUnitReady() })).status, STATUS.GOOD);
+    },
+  },
+];
+
+export const connections: readonly Requirement[] = rows.map((row) => ({ ...row, needs }));
