@@ -43,7 +43,7 @@ export async function startCldd(profile: Profile): Promise<Started> {
 
 /** JSON is YAML too. */
 function configure(profile: Profile, folder: string, partition: string, port: number): string {
-  const { chap, ...limits } = profile;
+  const { chap, ...profiled } = profile;
   const secretFile = (name: string, secret: string): string => {
     const file = join(folder, name);
     writeFileSync(file, `${secret}\n`, { mode: 0o600 });
@@ -54,7 +54,7 @@ function configure(profile: Profile, folder: string, partition: string, port: nu
     controlSocket: join(folder, 'control.sock'),
     logLevel: 'warn',
     shutdownGraceMs: 200,
-    limits,
+    limits: { maxConnections: 8, ...profiled },
     targets: [
       {
         name: IQN,

@@ -216,6 +216,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     async run(t) {
       const { at } = await startSite(t, ['a'], () => ({
         portals: [{ listen: '0.0.0.0:0' }],
+        limits: { maxConnections: 8 },
         targets: [
           {
             ...site.target('a'),

@@ -162,7 +162,7 @@ export const DEFAULT_LIMITS: IscsiLimits = {
   nopIntervalMs: 15_000,
   nopTimeoutMs: 15_000,
   commandWindow: 128,
-  maxConnections: 8,
+  maxConnections: 1,
   maxRecvDataSegmentBytes: 262_144,
   maxBurstBytes: 1_048_576,
   firstBurstBytes: 262_144,

@@ -73,7 +73,7 @@ void t.test('keys: each has its clause, and a wish where a result is made (RFC 7
 });
 
 void t.test('negotiation: results by the key’s function (RFC 7143 §6.2, §13)', (t) => {
-  const n = new Negotiation(DEFAULT_LIMITS);
+  const n = new Negotiation({ ...DEFAULT_LIMITS, maxConnections: 8 });
   const offers: [string, string, string | undefined][] = [
     ['HeaderDigest', 'CRC32C,None', 'CRC32C'],
     ['DataDigest', 'None,CRC32C', 'None'],
