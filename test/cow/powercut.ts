@@ -139,7 +139,8 @@ class Workload {
       return;
     }
     if (this.#unmaps && this.#chance.hits(0.4)) {
-      this.#unmap();
+      if (this.#chance.hits(0.5)) this.#unmap();
+      else this.#rewrite();
       return;
     }
     const roll = this.#chance.below(100 + this.#transitions);
@@ -194,6 +195,18 @@ class Workload {
   #unmap(): void {
     const position = BLOCKS[this.#chance.below(BLOCKS.length)] * BLOCK_BYTES;
     this.#unmapRange(position, BLOCK_BYTES * (1 + this.#chance.below(3)));
+  }
+
+  /** Unmaps a block and writes it again at once: the hole is not durable, and the data go to where the old ones are. */
+  #rewrite(): void {
+    const position = BLOCKS[this.#chance.below(BLOCKS.length)] * BLOCK_BYTES;
+    this.#unmapRange(position, BLOCK_BYTES);
+    const buffer = Buffer.alloc(BLOCK_BYTES);
+    const value = ++this.#value;
+    for (let at = 0; at < buffer.length; at += 4) buffer.writeInt32LE(value, at);
+    this.#open.push(
+      new Promise((resolve) => this.#master.writeAsync(position, buffer, 0, BLOCK_BYTES, resolve)),
+    );
   }
 
   #unmapRange(position: number, length: number): void {
