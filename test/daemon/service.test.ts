@@ -139,6 +139,8 @@ void tap.test('it runs without privileges, with the group of the partition only'
   const as = (groups: string[]): string[] => [
     ...['--reuid', String(USER), '--regid', String(USER), ...groups, '--no-new-privs'],
     ...['--bounding-set', '-all', '--inh-caps', '-all', '--'],
+    // The test runner has each Node note its end in a folder of the runner's, where a stranger may not write.
+    ...['env', '-u', 'NODE_OPTIONS'],
     ...[
       process.execPath,
       PROGRAM,
@@ -153,12 +155,10 @@ void tap.test('it runs without privileges, with the group of the partition only'
   ];
   chownSync(path, 0, GROUP);
   chmodSync(path, 0o660);
-  // The test runner has each Node note its end in a folder of the runner's, where a stranger may not write.
-  const strangersEnv = { ...env, NODE_OPTIONS: '' };
-  const stranger = await run('setpriv', as(['--clear-groups']), { env: strangersEnv, timeoutMs: WAIT_MS });
+  const stranger = await run('setpriv', as(['--clear-groups']), { env, timeoutMs: WAIT_MS });
   t.equal(stranger.code, 1);
   t.match(stranger.stderr, /^cldd: [^\n]*(EACCES|permission)[^\n]*\n$/i, 'one clear line');
-  const daemon = new Running('setpriv', as(['--groups', String(GROUP)]), { env: strangersEnv });
+  const daemon = new Running('setpriv', as(['--groups', String(GROUP)]), { env });
   t.teardown(() => daemon.end('SIGKILL'));
   await daemon.waitFor(/^cldd ready/m, WAIT_MS);
   const status = readFileSync(`/proc/${daemon.pid}/status`, 'utf8');
