@@ -1,0 +1,350 @@
+/**
+ * The soak: initiators with verified I/O behind a bad network, while slaves come and go, the daemon is killed, and
+ * everything that an operator may do is done. Each actor draws from its own stream of the seed; what meets what
+ * depends on time, too.
+ */
+import { connect } from 'node:net';
+import { randomFrom } from '../../conformance/rfc7143/fuzz.js';
+import { BLOCK_BYTES, identify, read16 } from './content.js';
+import { Host, type Resources } from './host.js';
+import { Model } from './model.js';
+import { BadNetwork } from './proxy.js';
+import { Gate, good, login, Worker, type Counts } from './worker.js';
+
+export interface SoakReport {
+  counts: Counts & Record<string, number>;
+  violations: readonly string[];
+  before: Resources;
+  after: Resources;
+  connectionsLeft: number;
+  exitCode: number | undefined;
+  checkCode: number | undefined;
+}
+
+const WORKERS = 3;
+const CHECKER = 90;
+const CHUNK_BLOCKS = 64;
+const GROWS_MAX = 3;
+const BAD_MS = 1000;
+const FIRST = [
+  'slaveSteps',
+  'kills',
+  'slaveSteps',
+  'badWrites',
+  'badReads',
+  'noRoom',
+  'discFull',
+  'corruptions',
+  'kills',
+  'reloads',
+  'hammers',
+  'resets',
+  'grows',
+  'slaveSteps',
+  'delays',
+  'unitResets',
+];
+const LOGICAL_UNIT_RESET = 5;
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+export class Soak {
+  readonly host: Host;
+  readonly model = new Model();
+  readonly #seed: number;
+  readonly #random: (limit: number) => number;
+  readonly #gate = new Gate(WORKERS);
+  readonly #events: Record<string, number> = {};
+  readonly #workers: Counts = {
+    reads: 0,
+    writes: 0,
+    unmaps: 0,
+    flushes: 0,
+    aborts: 0,
+    connections: 0,
+    lost: 0,
+  };
+  #network: BadNetwork | undefined;
+  #begun = 0;
+  #end = (): void => undefined;
+
+  /** `fault`: one of disc.ts, planted in the daemon. */
+  constructor(seed: number, fault = '') {
+    this.host = new Host(fault);
+    this.#seed = seed;
+    this.#random = randomFrom(seed);
+  }
+
+  /** Runs for `ms` and whatever the last checks need. The caller ends it by `stop`. */
+  async run(ms: number): Promise<SoakReport> {
+    const { host, model } = this;
+    await host.start();
+    await this.#takeCapacity();
+    const network = new BadNetwork(host.port, randomFrom(this.#seed + 1));
+    this.#network = network;
+    const port = await network.start();
+    const workers = Array.from({ length: WORKERS }, (_, index) => {
+      const random = randomFrom(this.#seed + 100 + index);
+      return new Worker({ index, of: WORKERS, random, model, port, counts: this.#workers });
+    });
+    const running = workers.map((worker) => worker.run(this.#gate));
+    this.#end = () => {
+      for (const worker of workers) worker.stop();
+      network.close();
+    };
+    const end = Date.now() + ms;
+    while (Date.now() < end && model.violations.length === 0) {
+      await pause(100 + this.#random(400));
+      await this.#event(network);
+      if (!host.alive) throw new Error(`the daemon has ended by itself:\n${host.log}`);
+    }
+    network.heal();
+    await this.#gate.close();
+    if (model.enabled) await this.#checkSlave();
+    await this.#checkMaster();
+    const before = await this.#fresh();
+    this.#gate.open();
+    if (model.violations.length === 0) await pause(Math.min(ms / 4, 60_000));
+    for (const worker of workers) worker.stop();
+    await Promise.all(running);
+    network.close();
+    await this.#checkMaster();
+    const connectionsLeft = await this.#idle();
+    const after = await host.resources();
+    const exitCode = await host.end('SIGTERM');
+    const { code: checkCode } = await host.check();
+    const counts = { ...this.#workers, ...this.#events, corrupted: network.corrupted };
+    return { counts, violations: model.violations, before, after, connectionsLeft, exitCode, checkCode };
+  }
+
+  /** Ends everything, whether the run came to its end or not. */
+  async stop(): Promise<void> {
+    this.#end();
+    await this.host.stop();
+  }
+
+  /** What a run of that length, at most, finds wrong: a block that may not be so, or a partition that does not open. */
+  async notices(ms: number): Promise<string | undefined> {
+    try {
+      const { violations, checkCode } = await this.run(ms);
+      return violations.at(0) ?? (checkCode === 0 ? undefined : '`cldd check` finds something');
+    } catch (error) {
+      if (error instanceof Error && /in both (copies|twins)|is newer than|damaged/i.test(error.message))
+        return error.message;
+      throw error;
+    }
+  }
+
+  /** A life of the daemon that has served a little, without a session. */
+  async #fresh(): Promise<Resources> {
+    await this.#restart();
+    await this.#checkMaster();
+    await this.#idle();
+    return this.host.resources();
+  }
+
+  async #idle(): Promise<number> {
+    for (let n = 0; ; n++) {
+      const { connections } = (await this.host.status()).iscsi;
+      if (connections === 0 || n === 50) return connections;
+      await pause(100);
+    }
+  }
+
+  async #takeCapacity(): Promise<void> {
+    const [target] = (await this.host.status()).targets;
+    this.model.grow((target?.capacityBytes ?? 0) / BLOCK_BYTES);
+  }
+
+  async #event(network: BadNetwork): Promise<void> {
+    const { host } = this;
+    const kinds: [string, number, () => Promise<unknown>][] = [
+      ['slaveSteps', 8, () => this.#slaveStep()],
+      ['resets', 3, () => Promise.resolve(network.reset(2))],
+      ['delays', 2, () => this.#disturb(() => (network.delayMs = 30))],
+      ['corruptions', 2, () => this.#disturb(() => (network.corruptPermille = 10))],
+      ['reloads', 2, () => (host.configure(), host.ask('reload'))],
+      ['hammers', 2, () => this.#hammer()],
+      ['kills', 2, () => this.#kill()],
+      ['grows', 1, () => this.#grow()],
+      ['discFull', 1, () => this.#discFull()],
+      ['badReads', 1, () => this.#badReads()],
+      ['badWrites', 1, () => this.#badDisc('EIO')],
+      ['noRoom', 1, () => this.#badDisc('ENOSPC')],
+      ['unitResets', 1, () => this.#unitReset()],
+    ];
+    const off = (process.env['SOAK_WITHOUT'] ?? '').split(',');
+    // Each of them once, so that a short run has them too, then by chance.
+    const first = FIRST[this.#begun++];
+    let at = this.#random(kinds.reduce((sum, [, weight]) => sum + weight, 0));
+    for (const [kind, weight, run] of kinds) {
+      at -= weight;
+      if (first === undefined ? at >= 0 : kind !== first) continue;
+      if (off.includes(kind)) return;
+      this.#events[kind] = (this.#events[kind] ?? 0) + 1;
+      if (process.env['SOAK_TRACE'] !== undefined) process.stdout.write(`# ${kind}\n`);
+      await run();
+      return;
+    }
+  }
+
+  async #disturb(how: () => unknown): Promise<void> {
+    how();
+    await pause(1000);
+    this.#network?.heal();
+  }
+
+  async #slaveStep(): Promise<void> {
+    const { host, model } = this;
+    if (!model.enabled) {
+      const flushed = model.beginFlush();
+      model.beginEnable();
+      await host.ask('slave-enable', { crashConsistent: true });
+      model.endEnable(true);
+      flushed();
+      return;
+    }
+    await this.#checkSlave();
+    const choice = this.#random(4);
+    if (choice === 0) return;
+    if (choice === 1) {
+      this.#events['rollbacks'] = (this.#events['rollbacks'] ?? 0) + 1;
+      await this.#gate.close();
+      await host.ask('rollback', { force: true });
+      model.rollback();
+      await this.#takeSlave();
+      this.#gate.open();
+      return;
+    }
+    await host.ask('slave-disable', { force: true });
+    model.disable();
+  }
+
+  /** After a change of state whose outcome the daemon knows best. */
+  async #takeSlave(): Promise<void> {
+    const [target] = (await this.host.status()).targets;
+    if (!target?.slave.enabled) this.model.disable();
+  }
+
+  async #hammer(): Promise<void> {
+    const garbage = Array.from({ length: 8 }, (_, n) => {
+      const socket = connect(this.host.socket);
+      socket.on('error', () => undefined);
+      socket.write(['{', '[]\n', '\0\n', '{"cldd":1}\n', `"${'x'.repeat(70_000)}"\n`][n % 5] ?? '');
+      return socket.resume();
+    });
+    const asked = (['status', 'targets', 'sessions', 'status', 'changes'] as const).map((command) =>
+      this.host.ask(command),
+    );
+    await Promise.all(asked);
+    for (const socket of garbage) socket.destroy();
+  }
+
+  /** SIGKILL, one time in two in the midst of an enable. */
+  async #kill(): Promise<void> {
+    const { host, model } = this;
+    const before = (await host.status()).targets[0]?.slave.generation ?? 0;
+    const enabling = !model.enabled && this.#random(2) === 0;
+    if (enabling) {
+      model.beginEnable();
+      const asked = host.ask('slave-enable', { crashConsistent: true }).catch(() => undefined);
+      await pause(this.#random(20));
+      await this.#restart();
+      await asked;
+      const slave = (await host.status()).targets[0]?.slave;
+      model.endEnable(slave?.enabled && slave.generation > before);
+    } else await this.#restart();
+    await this.#gate.close();
+    await this.#checkMaster();
+    if (model.enabled) await this.#checkSlave();
+    this.#gate.open();
+  }
+
+  async #restart(): Promise<void> {
+    await this.host.end('SIGKILL');
+    this.model.crash();
+    await this.host.serve();
+  }
+
+  async #grow(): Promise<void> {
+    if ((this.#events['grows'] ?? 0) > GROWS_MAX) return;
+    this.host.enlarge();
+    await this.#gate.close();
+    if (this.model.enabled) {
+      await this.host.ask('slave-disable', { force: true });
+      this.model.disable();
+    }
+    await this.host.ask('grow');
+    await this.#takeCapacity();
+    this.#gate.open();
+  }
+
+  /** No room in the file system for a while. */
+  async #discFull(): Promise<void> {
+    if (!this.host.mounted) return;
+    this.model.discIsBad = true;
+    this.host.fillDisc();
+    await pause(BAD_MS);
+    this.host.freeDisc();
+    await this.#recover();
+  }
+
+  async #badDisc(mode: 'EIO' | 'ENOSPC'): Promise<void> {
+    this.model.discIsBad = true;
+    await this.host.disc(mode);
+    await pause(BAD_MS);
+    await this.host.disc('good');
+    await this.#recover();
+  }
+
+  /** A partition that failed takes no writes until a restart; then everything flushed is there. */
+  async #recover(): Promise<void> {
+    await this.#restart();
+    await this.#takeSlave();
+    await this.#gate.close();
+    this.model.discIsBad = false;
+    await this.#checkMaster();
+    if (this.model.enabled) await this.#checkSlave();
+    this.#gate.open();
+  }
+
+  /** What can't be read fails that command, and nothing else. */
+  async #badReads(): Promise<void> {
+    this.model.discIsBad = true;
+    await this.host.disc('EIO reads');
+    await pause(BAD_MS);
+    await this.host.disc('good');
+    await this.#gate.close();
+    this.model.discIsBad = false;
+    this.#gate.open();
+  }
+
+  /** LOGICAL UNIT RESET from elsewhere: tasks of all initiators end without a word (SAM-6, TAS=0). */
+  async #unitReset(): Promise<void> {
+    const session = await login(this.host.port, CHECKER, false);
+    await session.manage(LOGICAL_UNIT_RESET);
+    await session.logout();
+    session.connection.destroy();
+  }
+
+  async #checkMaster(): Promise<void> {
+    await this.#whole(0, (block, sequence) => this.model.read(block, sequence, 'master'));
+  }
+
+  async #checkSlave(): Promise<void> {
+    await this.#whole(1, (block, sequence) => this.model.readSlave(block, sequence));
+  }
+
+  async #whole(lun: number, check: (block: number, sequence: number | string) => void): Promise<void> {
+    const session = await login(this.host.port, CHECKER, false);
+    const { blocks } = this.model;
+    for (let block = 0; block < blocks; block += CHUNK_BLOCKS) {
+      const count = Math.min(CHUNK_BLOCKS, blocks - block);
+      const read = count * BLOCK_BYTES;
+      const { data } = await good(session, { cdb: read16(block, count), read, lun });
+      for (let at = 0; at < count; at++) check(block + at, identify(data, at * BLOCK_BYTES, block + at));
+    }
+    await session.logout();
+    session.connection.destroy();
+    this.#events['blocksChecked'] = (this.#events['blocksChecked'] ?? 0) + blocks;
+  }
+}
