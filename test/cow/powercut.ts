@@ -167,11 +167,7 @@ class Workload {
     const length = whole
       ? BLOCK_BYTES * (1 + this.#chance.below(2))
       : SECTOR_BYTES * (1 + this.#chance.below(8 - sector));
-    const buffer = Buffer.alloc(length);
-    const value = ++this.#value;
-    for (let at = 0; at < length; at += 4) buffer.writeInt32LE(value, at);
-    const position = block * BLOCK_BYTES + sector * SECTOR_BYTES;
-    this.#open.push(new Promise((resolve) => this.#master.writeAsync(position, buffer, 0, length, resolve)));
+    this.#put(block * BLOCK_BYTES + sector * SECTOR_BYTES, this.#data(length));
   }
 
   /** Writes a block of each of many units, or unmaps them all. */
@@ -181,15 +177,22 @@ class Workload {
       return;
     }
     const block = 5 + this.#chance.below(4);
-    const buffer = Buffer.alloc(BLOCK_BYTES);
+    const data = this.#data(BLOCK_BYTES);
+    for (let unit = 0; unit < SWEEP_UNITS; unit++) this.#put(unit * UNIT_BYTES + block * BLOCK_BYTES, data);
+  }
+
+  /** Bytes of a value that nothing else has. */
+  #data(length: number): Buffer {
+    const data = Buffer.alloc(length);
     const value = ++this.#value;
-    for (let at = 0; at < buffer.length; at += 4) buffer.writeInt32LE(value, at);
-    for (let unit = 0; unit < SWEEP_UNITS; unit++) {
-      const position = unit * UNIT_BYTES + block * BLOCK_BYTES;
-      this.#open.push(
-        new Promise((resolve) => this.#master.writeAsync(position, buffer, 0, BLOCK_BYTES, resolve)),
-      );
-    }
+    for (let at = 0; at < length; at += 4) data.writeInt32LE(value, at);
+    return data;
+  }
+
+  #put(position: number, data: Buffer): void {
+    this.#open.push(
+      new Promise((resolve) => this.#master.writeAsync(position, data, 0, data.length, resolve)),
+    );
   }
 
   #unmap(): void {
@@ -201,12 +204,7 @@ class Workload {
   #rewrite(): void {
     const position = BLOCKS[this.#chance.below(BLOCKS.length)] * BLOCK_BYTES;
     this.#unmapRange(position, BLOCK_BYTES);
-    const buffer = Buffer.alloc(BLOCK_BYTES);
-    const value = ++this.#value;
-    for (let at = 0; at < buffer.length; at += 4) buffer.writeInt32LE(value, at);
-    this.#open.push(
-      new Promise((resolve) => this.#master.writeAsync(position, buffer, 0, BLOCK_BYTES, resolve)),
-    );
+    this.#put(position, this.#data(BLOCK_BYTES));
   }
 
   #unmapRange(position: number, length: number): void {
