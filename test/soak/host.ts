@@ -25,6 +25,13 @@ export const IQN = 'iqn.2026-01.org.example:soak';
 /** What may come over the disc for a while (disc.ts). */
 export type DiscMode = 'good' | 'EIO' | 'ENOSPC' | 'EIO reads';
 
+export interface HostOptions {
+  /** 'lossy': disc.ts lies under the daemon, so that a kill loses what was not synced. 'real': only SIGKILL, no power cut. */
+  readonly disc?: 'lossy' | 'real';
+  /** Planted in the daemon: see disc.ts. Needs 'lossy'. */
+  readonly fault?: string;
+}
+
 export interface Resources {
   residentKib: number;
   descriptors: number;
@@ -39,13 +46,12 @@ export class Host {
   mounted = false;
   port = 0;
   sizeMiB = 64;
-  /** Planted in the daemon: see disc.ts. */
-  readonly #fault: string;
+  readonly #options: HostOptions;
   #alias = 0;
   #daemon: Running | undefined;
 
-  constructor(fault = '') {
-    this.#fault = fault;
+  constructor(options: HostOptions = {}) {
+    this.#options = options;
   }
 
   get partition(): string {
@@ -80,13 +86,16 @@ export class Host {
 
   async serve(): Promise<void> {
     writeFileSync(this.#control, 'good');
-    const env = {
-      ...ENVIRONMENT,
-      UV_THREADPOOL_SIZE: '16',
+    const disc = {
       NODE_OPTIONS: `--import=${join(import.meta.dirname, 'disc.js')}`,
       SOAK_DISC: this.#control,
       SOAK_PARTITION: this.partition,
-      SOAK_FAULT: this.#fault,
+      SOAK_FAULT: this.#options.fault ?? '',
+    };
+    const env = {
+      ...ENVIRONMENT,
+      UV_THREADPOOL_SIZE: '16',
+      ...(this.#options.disc === 'real' ? {} : disc),
     };
     this.#daemon = new Running(PROGRAM, ['serve', join(this.folder, 'cldd.yaml')], { env });
     await this.#daemon.waitFor(/cldd ready/, READY_MS);

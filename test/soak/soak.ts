@@ -69,7 +69,7 @@ export class Soak {
 
   /** `fault`: one of disc.ts, planted in the daemon. */
   constructor(seed: number, fault = '') {
-    this.host = new Host(fault);
+    this.host = new Host({ fault });
     this.#seed = seed;
     this.#random = randomFrom(seed);
   }
