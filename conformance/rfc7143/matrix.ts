@@ -12,6 +12,7 @@ import { limits } from './limits.js';
 import { login } from './login.js';
 import { negotiation } from './negotiation.js';
 import { portals } from './portals.js';
+import { recovery } from './recovery.js';
 import type { Requirement } from './requirement.js';
 import { taskManagement } from './task-management.js';
 import { untested } from './untested.js';
@@ -30,6 +31,7 @@ export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   asynchronous,
   life,
   connections,
+  recovery,
   portals,
   access,
   limits,

@@ -304,10 +304,21 @@ export function taskManagement(
     .u32(32, n.refCmdSN ?? 0);
 }
 
-export function snack(o: { type: number; itt: number; expStatSN: number; begin: number; run: number }): Pdu {
+/** SNACK types (RFC 7143 §11.16.1). */
+export const SNACK = { DATA_OR_R2T: 0, STATUS: 1, DATA_ACK: 2, R_DATA: 3 } as const;
+
+/** `tag`: the target's of a DataACK, the SNACK tag of an R-Data. */
+export function snack(o: {
+  type: number;
+  itt: number;
+  expStatSN: number;
+  begin: number;
+  run: number;
+  tag?: number;
+}): Pdu {
   return request(OP.SNACK, 0x80 | o.type, false)
     .u32(16, o.itt)
-    .u32(20, NO_TAG)
+    .u32(20, o.tag ?? NO_TAG)
     .u32(28, o.expStatSN)
     .u32(40, o.begin)
     .u32(44, o.run);

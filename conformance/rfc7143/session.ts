@@ -104,8 +104,11 @@ export class Session {
     this.lun = lun;
   }
 
+  /** What is acknowledged to the target; undefined: everything that came. */
+  acknowledged: number | undefined;
+
   get expStatSN(): number {
-    return this.connection.rules.expStatSN ?? 0;
+    return this.acknowledged ?? this.connection.rules.expStatSN ?? 0;
   }
   nextTag(): number {
     return this.#itt++;
@@ -184,6 +187,7 @@ export class Session {
     this.tsih = answer.pdu.tsih;
     this.connection.headerDigest = this.agreed.get('HeaderDigest') === 'CRC32C';
     this.connection.dataDigest = this.agreed.get('DataDigest') === 'CRC32C';
+    this.connection.rules.recovers = this.number('ErrorRecoveryLevel', 0) > 0;
     this.connection.rules.protocolLevel = this.number('iSCSIProtocolLevel', 1);
     if (!options.discovery && !options.keepUnitAttention) await this.settle();
   }

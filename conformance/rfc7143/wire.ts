@@ -16,10 +16,7 @@ const RESERVED: Readonly<Record<number, { flags: number; ranges: readonly (reado
     },
     [OP.SCSI_RESPONSE]: {
       flags: 0x61,
-      ranges: [
-        [8, 16],
-        [20, 24],
-      ],
+      ranges: [[8, 16]],
     },
     [OP.TASK_MANAGEMENT_RESPONSE]: {
       flags: 0x7f,
@@ -85,6 +82,8 @@ export class WireRules {
   expStatSN: number | undefined;
   /** Sessions that reached protocol level 2 get a status qualifier, and additional response information (RFC 7144). */
   protocolLevel = 1;
+  /** At error recovery level 1 and above a status may come again; then Data-In carry none. */
+  recovers = false;
   #expCmdSN: number | undefined;
   #maxCmdSN: number | undefined;
 
@@ -137,6 +136,7 @@ export class WireRules {
   #statSN(pdu: Pdu): void {
     if (pdu.opcode === OP.DATA_IN && (pdu.flags & 1) === 0) return;
     const waiting = pdu.opcode === OP.R2T || (pdu.opcode === OP.NOP_IN && pdu.itt === NO_TAG);
+    if (this.recovers && this.expStatSN !== undefined && serialAfter(this.expStatSN, pdu.statSN)) return;
     if (this.expStatSN !== undefined && pdu.statSN !== this.expStatSN) {
       // A failed login may end before numbering begins (RFC 7143 §11.13.4).
       if (!(pdu.opcode === OP.LOGIN_RESPONSE && pdu.loginStatus !== 0)) {

@@ -1,7 +1,7 @@
 /**
  * A configuration after every check: plain data, names normalised, paths absolute, defaults filled in, secrets read.
  */
-import type { AuthenticationOptions, IscsiLimits, PortalOptions } from '../iscsi/options.js';
+import type { AuthenticationOptions, IscsiLimits, PortalOptions, SessionLimits } from '../iscsi/options.js';
 import type { LunAccess } from '../scsi/port.js';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -52,6 +52,8 @@ export interface TargetConfiguration {
   writeSameToEnd?: boolean;
   /** GET LBA STATUS (32) tells what has changed since a generation; false if left out. */
   reportChanges?: boolean;
+  /** What holds for its sessions instead of the limits for all targets. */
+  sessionLimits?: SessionLimits;
 }
 
 export interface Configuration {

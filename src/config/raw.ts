@@ -1,5 +1,5 @@
 /** A configuration as the file spells it, after the schema accepted its shape (config/cldd.schema.json). */
-import type { ChapAlgorithm, IscsiLimits } from '../iscsi/options.js';
+import type { ChapAlgorithm, IscsiLimits, SessionLimits } from '../iscsi/options.js';
 import type { LogLevel } from './configuration.js';
 
 export interface RawUser {
@@ -32,7 +32,7 @@ export interface RawRule {
   allowLoad?: boolean;
 }
 
-export interface RawTarget {
+export interface RawTarget extends SessionLimits {
   name: string;
   alias?: string;
   partition: string;

@@ -3,7 +3,13 @@ import { dirname, resolve } from 'node:path';
 import { realpathSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { DEFAULT_LIMITS } from '../iscsi/options.js';
-import type { AuthenticationOptions, ChapAlgorithm, ChapUser, PortalOptions } from '../iscsi/options.js';
+import type {
+  AuthenticationOptions,
+  ChapAlgorithm,
+  ChapUser,
+  PortalOptions,
+  SessionLimits,
+} from '../iscsi/options.js';
 import { SOCKET_PATH_BYTES_MAX } from '../admin/protocol.js';
 import { normaliseName } from '../iscsi/names.js';
 import type { LunAccess } from '../scsi/port.js';
@@ -28,6 +34,14 @@ export const DEFAULT_SHUTDOWN_GRACE_MS = 3000;
 export const DEFAULT_SLOW_IO_MS = 1000;
 const METRICS_PORT = 9170;
 const DEFAULT_METRICS = `127.0.0.1:${METRICS_PORT}`;
+
+/** Limits that a target may have of its own. */
+const SESSION_LIMITS = [
+  'maxConnections',
+  'errorRecoveryLevel',
+  'time2WaitSeconds',
+  'time2RetainSeconds',
+] as const satisfies (keyof SessionLimits)[];
 
 /** Called for each mistake with the JSON pointer of the value that is wrong. */
 export type Complain = (path: string, message: string) => void;
@@ -142,6 +156,8 @@ class Checks {
     if (raw.physicalBlockBytes !== undefined) target.physicalBlockBytes = raw.physicalBlockBytes;
     if (raw.writeSameToEnd !== undefined) target.writeSameToEnd = raw.writeSameToEnd;
     if (raw.reportChanges !== undefined) target.reportChanges = raw.reportChanges;
+    const own = SESSION_LIMITS.filter((key) => raw[key] !== undefined);
+    if (own.length > 0) target.sessionLimits = Object.fromEntries(own.map((key) => [key, raw[key]]));
     return target;
   }
 

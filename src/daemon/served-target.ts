@@ -101,7 +101,7 @@ export class ServedTarget {
   }
 
   iscsiOptions(): IscsiTargetOptions {
-    const { name, alias, access, authentication, redirect } = this.#configuration;
+    const { name, alias, access, authentication, redirect, sessionLimits } = this.#configuration;
     const options: IscsiTargetOptions = {
       name,
       port: this.scsi,
@@ -109,6 +109,7 @@ export class ServedTarget {
       authentication: () => authentication,
     };
     if (alias !== undefined) options.alias = alias;
+    if (sessionLimits !== undefined) options.limits = sessionLimits;
     if (redirect !== undefined)
       options.moved = ({ portalGroupTag }) =>
         redirect.portalGroupTag === undefined || redirect.portalGroupTag === portalGroupTag

@@ -3,14 +3,18 @@
  * CmdSN is the one expected. What comes too early waits as a copy, what lies outside the window is ignored.
  */
 import { OPCODE_MASK, REQUEST, TAG_NONE } from './constants.js';
+import type { Parameters } from './negotiation.js';
 import type { Pdu } from './pdu.js';
 import { serialAdd, serialDistance } from './serial.js';
 import type { Session } from './session.js';
 
 const HEADER_BYTES = 48;
+/** Data-Out that a waiting command may have with it, headers included: a first burst, however it is cut. */
+const dataBytesMax = (firstBurstBytes: number): number => 2 * firstBurstBytes + 65_536;
 
 /** The connection that a command came by, and whose task it becomes (connection allegiance, §4.2.2.2). */
 export interface Carrier {
+  readonly parameters: Parameters;
   /** Counts the bytes of waiting PDUs; negative gives them back. */
   pin(bytes: number): void;
   /** The turn of a PDU that waited has come. */
@@ -21,6 +25,9 @@ interface Waiting {
   readonly pdu: Pdu;
   /** Undefined: the place of a command that has no effect. */
   readonly carrier: Carrier | undefined;
+  /** Unsolicited Data-Out that came behind it, and their length. */
+  readonly data: Pdu[];
+  dataBytes: number;
 }
 
 export class CommandOrder {
@@ -50,16 +57,26 @@ export class CommandOrder {
   }
 
   #keep(cmdSN: number, pdu: Pdu, carrier?: Carrier): void {
-    const copy = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.dataAt + pdu.dataBytes));
-    carrier?.pin(copy.length);
-    const waiting = {
-      ...pduOf(copy),
-      ahsAt: pdu.ahsAt - pdu.at,
-      ahsBytes: pdu.ahsBytes,
-      dataAt: pdu.dataAt - pdu.at,
-      dataBytes: pdu.dataBytes,
-    };
-    this.#early.set(cmdSN, { pdu: waiting, carrier });
+    const copy = copyOf(pdu);
+    carrier?.pin(copy.buffer.length);
+    this.#early.set(cmdSN, { pdu: copy, carrier, data: [], dataBytes: 0 });
+  }
+
+  /** Unsolicited Data-Out behind a command that waits here: it waits with it. False if there is no such command. */
+  dataOut(pdu: Pdu, carrier: Carrier): boolean {
+    const itt = pdu.view.getUint32(pdu.at + 16);
+    if (pdu.view.getUint32(pdu.at + 20) !== TAG_NONE) return false;
+    for (const waiting of this.#early.values()) {
+      if (waiting.carrier !== carrier || !isCommand(waiting.pdu, itt)) continue;
+      const bytes = HEADER_BYTES + pdu.dataBytes;
+      if (waiting.dataBytes + bytes <= dataBytesMax(carrier.parameters.firstBurstBytes)) {
+        waiting.data.push(copyOf(pdu));
+        waiting.dataBytes += bytes;
+        carrier.pin(bytes);
+      }
+      return true;
+    }
+    return false;
   }
 
   /** Delivers the PDUs whose turn has come by the last one, each on the connection that it came by. */
@@ -69,11 +86,12 @@ export class CommandOrder {
       const cmdSN = session.expCmdSN;
       const waiting = this.#early.get(cmdSN);
       if (waiting === undefined) return;
-      const { pdu, carrier } = waiting;
+      const { pdu, carrier, data, dataBytes } = waiting;
       this.#early.delete(cmdSN);
-      carrier?.pin(-pdu.buffer.length);
+      carrier?.pin(-pdu.buffer.length - dataBytes);
       session.expCmdSN = serialAdd(cmdSN, 1);
       carrier?.deliver(pdu);
+      for (const one of data) carrier?.deliver(one);
     }
   }
 
@@ -108,7 +126,7 @@ export class CommandOrder {
     for (const [cmdSN, waiting] of this.#early) {
       if (waiting.carrier !== carrier) continue;
       this.#early.delete(cmdSN);
-      carrier.pin(-waiting.pdu.buffer.length);
+      carrier.pin(-waiting.pdu.buffer.length - waiting.dataBytes);
     }
   }
 }
@@ -118,6 +136,20 @@ function silent(pdu: Pdu): Pdu {
   pdu.buffer[pdu.at] = (pdu.buffer[pdu.at] & ~OPCODE_MASK) | REQUEST.NOP_OUT;
   pdu.view.setUint32(pdu.at + 16, TAG_NONE);
   return pdu;
+}
+
+const isCommand = ({ buffer, view, at }: Pdu, itt: number): boolean =>
+  (buffer[at] & OPCODE_MASK) === REQUEST.SCSI_COMMAND && view.getUint32(at + 16) === itt;
+
+/** A copy that stays when the receive buffer moves on; digests and padding are left out behind the data. */
+function copyOf(pdu: Pdu): Pdu {
+  return {
+    ...pduOf(Buffer.from(pdu.buffer.subarray(pdu.at, pdu.dataAt + pdu.dataBytes))),
+    ahsAt: pdu.ahsAt - pdu.at,
+    ahsBytes: pdu.ahsBytes,
+    dataAt: pdu.dataAt - pdu.at,
+    dataBytes: pdu.dataBytes,
+  };
 }
 
 function pduOf(buffer: Buffer): Pdu {

@@ -17,6 +17,7 @@ import type { IscsiLimits, Log } from './options.js';
 import type { Pdu } from './pdu.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import { ReceiveBuffer } from './receive.js';
+import { findNextPdu, RESYNC_MS } from './resync.js';
 import type { Session, SessionConnection } from './session.js';
 import { TextExchange } from './text-exchange.js';
 import { DiscoveryPhase } from './discovery-phase.js';
@@ -62,6 +63,8 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   #segmentBytesMax = LOGIN_SEGMENT_BYTES;
   #needBytes = BHS_BYTES;
   #headerVerified = false;
+  /** Since when the next PDU is looked for behind a damaged header. */
+  #resync: { readonly sinceMs: number; timer?: NodeJS.Timeout } | undefined;
   #pinnedBytes = 0;
   #stalled = false;
   #parsing = false;
@@ -120,6 +123,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   closed(why: string): void {
     if (this.#phase === 'closed') return;
     this.#phase = 'closed';
+    this.#endResync();
     this.#loginPhase.close();
     if (this.#why === 'closed by the peer' && why !== '') this.#why = why;
     this.#fullFeature?.close();
@@ -177,9 +181,8 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
         }
         // Lengths are only believed once the digest says so.
         if (!this.#headerVerified && !digestMatches(receive.buffer, at, headerBytes)) {
-          this.counters.headerDigestErrors++;
-          this.fail('header digest error');
-          return;
+          if (!this.#skipDamaged()) return;
+          continue;
         }
         this.#headerVerified = true;
         headerBytes += DIGEST_BYTES;
@@ -211,6 +214,44 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     }
   }
 
+  /**
+   * A header whose digest is wrong stands at the start of what is here. Its lengths may be what is damaged, so the
+   * connection ends (§7.8) unless it recovers and the place of a later PDU is certain: see resync.ts. True if that was
+   * found, and the damaged PDU dropped.
+   */
+  #skipDamaged(): boolean {
+    const receive = this.#receive;
+    const full = this.#fullFeature;
+    const resync = (this.#resync ??= { sinceMs: performance.now() });
+    const found =
+      full?.recovers === true && performance.now() - resync.sinceMs < RESYNC_MS
+        ? findNextPdu(receive, this.#parameters.dataDigest, this.#segmentBytesMax)
+        : 'lost';
+    if (found === 'lost') {
+      this.counters.headerDigestErrors++;
+      this.fail('header digest error');
+      return false;
+    }
+    if (typeof found === 'object') {
+      this.#needBytes = found.needBytes;
+      // The initiator may have nothing to say: its answer to a ping shows where the next PDU is, and ends the wait.
+      if (resync.timer === undefined) {
+        resync.timer = setTimeout(() => this.fail('header digest error'), RESYNC_MS);
+        full?.ping();
+      }
+      return false;
+    }
+    this.counters.headerDigestErrors++;
+    this.#endResync();
+    receive.start = found;
+    return true;
+  }
+
+  #endResync(): void {
+    clearTimeout(this.#resync?.timer);
+    this.#resync = undefined;
+  }
+
   #handle(pdu: Pdu): void {
     if (this.#fullFeature !== undefined) this.#fullFeature.receive(pdu);
     else if (this.#discovery !== undefined) this.#discovery.receive(pdu);
@@ -226,10 +267,11 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
       return;
     }
     full.reject(REJECT.DATA_DIGEST_ERROR, pdu);
+    // What is not a Data-Out is sent again by the initiator, which was told (§7.8).
     if ((pdu.buffer[pdu.at] & OPCODE_MASK) === REQUEST.DATA_OUT) full.dataOutLost(pdu);
-    // Any other PDU leaves a gap in CmdSN that nobody fills at error recovery level 0: a new session is quicker than
-    // the initiator's time-out.
-    else {
+    // At error recovery level 0 it leaves a gap in CmdSN that nobody fills: a new session is quicker than the
+    // initiator's time-out.
+    else if (!full.recovers) {
       this.#announceDrop();
       this.endAfterFlush('data digest error', 'connection-lost');
     }
@@ -251,6 +293,10 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   }
   get blocked(): boolean {
     return this.transmit.blocked;
+  }
+  /** FullFeatureOwner. */
+  get retainedBytesMax(): number {
+    return this.#services.limits.connectionBufferBytesMax;
   }
   get commandWindow(): number {
     return this.#services.limits.commandWindow;

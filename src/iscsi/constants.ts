@@ -50,6 +50,11 @@ export const COMMAND_ATTRIBUTE_MASK = 0x07;
 export const RESIDUAL_OVERFLOW = 0x04;
 export const RESIDUAL_UNDERFLOW = 0x02;
 export const DATA_IN_STATUS = 0x01;
+/** Byte 1 of Data-In: A, an acknowledgement is asked for (§11.7.2). */
+export const DATA_IN_ACKNOWLEDGE = 0x40;
+
+/** SNACK types (§11.16.1). */
+export const SNACK = { DATA_OR_R2T: 0, STATUS: 1, DATA_ACK: 2, R_DATA: 3 } as const;
 
 /** AHS types (§11.2.2.1). */
 export const AHS_EXTENDED_CDB = 1;

@@ -25,8 +25,11 @@ import { IscsiTask } from './iscsi-task.js';
 import { LinkRequests } from './link-requests.js';
 import type { Parameters } from './negotiation.js';
 import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
+import { DATA_LOST } from './out-transfer.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
+import { Recovery } from './recovery.js';
+import { Retained } from './retained.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
 import type { TextExchange } from './text-exchange.js';
@@ -42,6 +45,9 @@ export class FullFeature implements TaskHost, Carrier {
   readonly #owner: FullFeatureOwner;
   readonly #session: Session;
   readonly #link: LinkRequests;
+  /** Undefined at error recovery level 0, like `retained`. */
+  readonly #recovery: Recovery | undefined;
+  readonly retained: Retained | undefined;
   readonly messages: AsyncMessages = new AsyncMessages(this);
   readonly transmit: Transmit;
   parameters: Parameters;
@@ -60,6 +66,10 @@ export class FullFeature implements TaskHost, Carrier {
     this.parameters = parameters;
     this.sendSegmentBytes = segmentBytes(parameters);
     this.#link = new LinkRequests(owner, session, this, text);
+    if (parameters.errorRecoveryLevel > 0) {
+      this.retained = new Retained(owner.statSN, owner.retainedBytesMax);
+      this.#recovery = new Recovery(this, session, this.retained);
+    }
   }
 
   // ---- TaskHost
@@ -109,13 +119,16 @@ export class FullFeature implements TaskHost, Carrier {
   /** One PDU whose digests are right. */
   receive(pdu: Pdu): void {
     const opcode = pdu.buffer[pdu.at] & OPCODE_MASK;
+    const recovery = this.#recovery;
+    if (recovery !== undefined) recovery.acknowledge(pdu.view.getUint32(pdu.at + 28));
     if (opcode === REQUEST.DATA_OUT) {
       this.#dataOut(pdu);
       return;
     }
     if (opcode === REQUEST.SNACK) {
       // Nothing is retained at error recovery level 0 (§11.16).
-      this.reject(REJECT.SNACK_REJECT, pdu);
+      if (recovery === undefined) this.reject(REJECT.SNACK_REJECT, pdu);
+      else recovery.snack(pdu);
       return;
     }
     if (this.#link.loggedOut) return;
@@ -143,6 +156,7 @@ export class FullFeature implements TaskHost, Carrier {
 
   #dispatch(opcode: number, pdu: Pdu): void {
     if (opcode === REQUEST.SCSI_COMMAND) this.#command(pdu);
+    else if (opcode === REQUEST.DATA_OUT) this.#dataOut(pdu);
     else if (opcode === REQUEST.NOP_OUT) this.#link.nopOut(pdu);
     else if (opcode === REQUEST.TASK_MANAGEMENT) this.#session.manager.request(pdu, this);
     else if (opcode === REQUEST.TEXT) this.#link.textRequest(pdu);
@@ -226,6 +240,8 @@ export class FullFeature implements TaskHost, Carrier {
   #dataOut(pdu: Pdu): void {
     const { view, at } = pdu;
     const task = this.#session.tasks.get(view.getUint32(at + 16));
+    const { order } = this.#session;
+    if (task === undefined && order.waiting && order.dataOut(pdu, this)) return;
     // Data of a task that is gone (aborted, or ended early) may still be on their way: they are dropped.
     if (task === undefined || task.aborted) {
       if ((pdu.buffer[at + 1] & FINAL) !== 0) this.#session.manager.lateData(view.getUint32(at + 20));
@@ -246,19 +262,37 @@ export class FullFeature implements TaskHost, Carrier {
       pdu.dataBytes,
     );
     if (fault === undefined) return;
+    if (fault === DATA_LOST) {
+      this.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
+      return;
+    }
     this.#owner.log.warn({ initiator: this.nexus.initiatorName, fault }, 'Data-Out refused');
     this.reject(REJECT.PROTOCOL_ERROR, pdu);
-    this.#abandon(task, PROTOCOL_SENSE.INCORRECT_AMOUNT_OF_DATA);
+    this.abandon(task, PROTOCOL_SENSE.INCORRECT_AMOUNT_OF_DATA);
   }
 
-  /** A Data-Out whose digest was wrong is gone: its task can't be completed at error recovery level 0 (§7.8). */
+  /** True if what gets lost is asked for again (level 1 and above). */
+  get recovers(): boolean {
+    return this.#recovery !== undefined;
+  }
+
+  /**
+   * A Data-Out whose digest was wrong is gone: it is asked for again, or its task ends, since it can't be completed at
+   * error recovery level 0 (§7.8).
+   */
   dataOutLost(pdu: Pdu): void {
-    const task = this.#session.tasks.get(pdu.view.getUint32(pdu.at + 16));
-    if (task?.host === this) this.#abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
+    const { view, at } = pdu;
+    const task = this.#session.tasks.get(view.getUint32(at + 16));
+    if (task?.host !== this) return;
+    if (this.recovers) {
+      const final = (pdu.buffer[at + 1] & FINAL) !== 0;
+      if (task.out.lost(view.getUint32(at + 20), view.getUint32(at + 36), final) === undefined) return;
+    }
+    this.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
   }
 
   /** Ends a task whose data went wrong: the SCSI layer drops it, the initiator gets the sense. */
-  #abandon(task: IscsiTask, sense: Buffer): void {
+  abandon(task: IscsiTask, sense: Buffer): void {
     task.out.stop();
     if (!task.over) {
       this.#session.abort(task);
@@ -292,6 +326,7 @@ export class FullFeature implements TaskHost, Carrier {
       this.parameters,
       { statSN: this.takeStatSN(), expCmdSN: this.expCmdSN(), maxCmdSN: this.maxCmdSN() },
       fields,
+      this.retained,
     );
   }
 
@@ -330,6 +365,7 @@ export class FullFeature implements TaskHost, Carrier {
   /** The connection is gone: nothing waits any more. */
   close(): void {
     this.#closed = true;
+    this.#recovery?.close();
     this.#session.order.drop(this);
     if (this.#submitting !== undefined) this.#submitting.discard();
   }

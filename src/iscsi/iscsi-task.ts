@@ -7,6 +7,7 @@
 import type { Nexus } from '../scsi/nexus.js';
 import { Task, type DataInSegment } from '../scsi/task.js';
 import {
+  DATA_IN_ACKNOWLEDGE,
   DATA_IN_STATUS,
   FINAL,
   RESIDUAL_OVERFLOW,
@@ -17,6 +18,7 @@ import {
 } from './constants.js';
 import { OutTransfer } from './out-transfer.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
+import type { KeptTask } from './retained.js';
 import type { TaskHost } from './task-host.js';
 
 /** Segments of asynchronous reads up to this length are copied together; longer ones are sent as they are. */
@@ -46,6 +48,8 @@ export class IscsiTask extends Task {
   #dataInSent = 0;
   #burstSent = 0;
   #dataSN = 0;
+  /** What was sent of the task, from its first Data-In, R2T or response on; only at error recovery level 1 and above. */
+  #kept: KeptTask | undefined;
   #reservedBytes = 0;
   #reservedAt = 0;
   #pieces: Piece[] = [];
@@ -107,8 +111,24 @@ export class IscsiTask extends Task {
     this.host.pin(bytes);
   }
 
+  /** DataSN or R2TSN of the next PDU, which is counted: by its record, where one is kept of it. */
   takeDataSN(): number {
-    return this.#dataSN++;
+    const kept = this.#record();
+    return kept === undefined ? this.#dataSN++ : kept.first + kept.pdus.length;
+  }
+
+  #record(): KeptTask | undefined {
+    const { retained } = this.host;
+    if (retained === undefined) return undefined;
+    return (this.#kept ??= retained.begin(this.itt, this.lunHigh, this.lunLow));
+  }
+
+  /** A Data-In or R2T of this task stands complete at `offset`: keeps what error recovery may ask for. */
+  retain(buffer: Buffer, offset: number, dataBytes: number): void {
+    const { retained, parameters } = this.host;
+    const kept = this.#kept;
+    if (retained === undefined || kept === undefined) return;
+    retained.keep(kept, { buffer, offset, dataBytes, parameters });
   }
 
   // ---- Data-In
@@ -151,11 +171,20 @@ export class IscsiTask extends Task {
     }
     this.#dataInHeader(host.transmit.view, this.#reservedAt, this.#reservedBytes, last);
     seal(host.transmit.buffer, this.#reservedAt, this.#reservedBytes, host.parameters);
+    if (host.retained !== undefined) this.retain(host.transmit.buffer, this.#reservedAt, this.#reservedBytes);
     host.transmit.commit();
-    if (last) this.#finish();
+    if (last) this.#dataInEnded();
   }
 
-  /** §11.7: status travels in the last PDU (phase collapse). */
+  #dataInEnded(): void {
+    if (this.host.retained !== undefined) this.#respond(SCSI_GOOD, undefined);
+    this.#finish();
+  }
+
+  /**
+   * §11.7: status travels in the last PDU (phase collapse). Not where PDUs may be asked for again: data and status then
+   * have each a number of their own, and ExpDataSN in the response tells how many PDUs there were.
+   */
   #dataInHeader(view: DataView, offset: number, length: number, last: boolean): void {
     const host = this.host;
     const position = this.#dataInSent;
@@ -167,20 +196,30 @@ export class IscsiTask extends Task {
       this.#burstSent = 0;
     }
     let residual = 0;
-    if (last) {
+    const status = last && host.retained === undefined;
+    if (status) {
       residual = this.#residual();
       flags |= DATA_IN_STATUS | residualFlag(residual);
     }
-    view.setUint32(offset, (RESPONSE.DATA_IN << 24) | (flags << 16) | SCSI_GOOD);
-    view.setUint32(offset + 4, length);
+    const dataSN = this.takeDataSN();
     view.setUint32(offset + 8, 0);
     view.setUint32(offset + 12, 0);
-    view.setUint32(offset + 16, this.itt);
     view.setUint32(offset + 20, TAG_NONE);
-    view.setUint32(offset + 24, last ? host.takeStatSN() : 0);
+    if (this.#kept !== undefined && flags === FINAL && this.#dataInSent < this.#dataInBytes) {
+      flags |= DATA_IN_ACKNOWLEDGE;
+      const tag = host.takeTransferTag();
+      view.setUint32(offset + 8, this.lunHigh);
+      view.setUint32(offset + 12, this.lunLow);
+      view.setUint32(offset + 20, tag);
+      host.retained?.expectAcknowledgement(tag, this.#kept, dataSN);
+    }
+    view.setUint32(offset, (RESPONSE.DATA_IN << 24) | (flags << 16) | SCSI_GOOD);
+    view.setUint32(offset + 4, length);
+    view.setUint32(offset + 16, this.itt);
+    view.setUint32(offset + 24, status ? host.takeStatSN() : 0);
     view.setUint32(offset + 28, host.expCmdSN());
     view.setUint32(offset + 32, host.maxCmdSN());
-    view.setUint32(offset + 36, this.#dataSN++);
+    view.setUint32(offset + 36, dataSN);
     view.setUint32(offset + 40, position);
     view.setUint32(offset + 44, Math.abs(residual));
   }
@@ -209,14 +248,15 @@ export class IscsiTask extends Task {
     if (!this.aborted) {
       for (let i = 0; i < pieces.length; i++) this.#sendPiece(host, pieces[i], i === pieces.length - 1);
       host.transmit.schedule();
-    }
-    this.#finish();
+      this.#dataInEnded();
+    } else this.#finish();
   }
 
   #sendPiece(host: TaskHost, piece: Piece, last: boolean): void {
     const { pdu, length } = piece;
     this.#dataInHeader(new DataView(pdu.buffer, pdu.byteOffset, pdu.length), 0, length, last);
     seal(pdu, 0, length, host.parameters);
+    if (host.retained !== undefined) this.retain(pdu, 0, length);
     if (pdu.length > COPY_BYTES_MAX) {
       host.transmit.sendBuffer(pdu);
       return;
@@ -311,12 +351,14 @@ export class IscsiTask extends Task {
     view.setUint32(offset + 4, senseBytes);
     view.setUint32(offset + 8, 0);
     view.setUint32(offset + 12, 0);
+    const kept = this.#record();
+    const statSN = host.takeStatSN();
     view.setUint32(offset + 16, this.itt);
-    view.setUint32(offset + 20, 0);
-    view.setUint32(offset + 24, host.takeStatSN());
+    view.setUint32(offset + 20, kept?.snackTag ?? 0);
+    view.setUint32(offset + 24, statSN);
     view.setUint32(offset + 28, host.expCmdSN());
     view.setUint32(offset + 32, host.maxCmdSN());
-    view.setUint32(offset + 36, this.#dataSN);
+    view.setUint32(offset + 36, kept === undefined ? this.#dataSN : kept.first + kept.pdus.length);
     view.setUint32(offset + 40, 0);
     view.setUint32(offset + 44, Math.abs(residual));
     if (sense !== undefined && senseBytes > 0) {
@@ -325,12 +367,19 @@ export class IscsiTask extends Task {
       sense.copy(buffer, at + 2);
     }
     seal(buffer, offset, senseBytes, host.parameters);
+    const { retained, parameters } = host;
+    retained?.keepStatus(statSN, { buffer, offset, dataBytes: senseBytes, parameters }, kept);
     host.transmit.commit();
   }
 
   #finish(): void {
     this.over = true;
     const host = this.host;
+    if (this.#kept !== undefined) {
+      // A task that was aborted has no response: what was sent of it is of no use.
+      if (this.#kept.statSN === undefined) host.retained?.forget(this.#kept);
+      this.#kept = undefined;
+    }
     this.out.reset();
     if (this.#pinnedBytes > 0) {
       host.pin(-this.#pinnedBytes);

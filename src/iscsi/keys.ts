@@ -147,7 +147,7 @@ export const KEYS: readonly KeyRule[] = [
     result: 'maximum',
     range: [0, 3600],
     initial: 2,
-    wish: () => 0,
+    wish: (limits) => limits.time2WaitSeconds,
   },
   {
     ...SESSION_ANY_TYPE,
@@ -157,7 +157,8 @@ export const KEYS: readonly KeyRule[] = [
     result: 'minimum',
     range: [0, 3600],
     initial: 20,
-    wish: () => 0,
+    // Below level 2 nothing outlives its connection.
+    wish: (limits) => (limits.errorRecoveryLevel < 2 ? 0 : limits.time2RetainSeconds),
   },
   {
     ...SESSION,
@@ -195,7 +196,7 @@ export const KEYS: readonly KeyRule[] = [
     result: 'minimum',
     range: [0, 2],
     initial: 0,
-    wish: () => 0,
+    wish: (limits) => limits.errorRecoveryLevel,
   },
   {
     ...SESSION,

@@ -209,6 +209,7 @@ export class Login {
     if (target === undefined || !mightEnter(target, asker))
       throw new Refusal(LOGIN_STATUS.NOT_FOUND, 'no such target for this initiator');
     this.#target = target;
+    this.negotiation.prefer(target.limits ?? {});
     this.#authentication = target.authentication(asker);
     const moved = target.moved?.(asker);
     if (moved !== undefined) {

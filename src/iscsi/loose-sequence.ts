@@ -48,6 +48,11 @@ export class LooseSequence {
     return undefined;
   }
 
+  /** DataSN of its next PDU. */
+  get dataSN(): number {
+    return this.#dataSN;
+  }
+
   /** All of the sequence is here. */
   get full(): boolean {
     return this.#taken === this.#data.length;

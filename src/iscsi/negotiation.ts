@@ -30,6 +30,9 @@ export interface Parameters {
   taskReporting: string;
   /** DefaultTime2Wait: how long an initiator waits before it comes back. */
   time2WaitSeconds: number;
+  /** DefaultTime2Retain: how long after that the tasks of a lost connection are kept (at level 2). */
+  time2RetainSeconds: number;
+  errorRecoveryLevel: number;
   protocolLevel: number;
 }
 
@@ -50,7 +53,7 @@ const OBSOLETE: ReadonlyMap<string, string> = new Map([
 const CONSTANTS: ReadonlySet<string> = new Set(['NotUnderstood', 'Irrelevant', 'Reject']);
 
 export class Negotiation {
-  readonly #limits: IscsiLimits;
+  #limits: IscsiLimits;
   readonly #values = new Map<string, KeyValue>();
   /** Keys that the initiator sent in this negotiation: each may come once (§6.2). */
   readonly #seen = new Set<string>();
@@ -61,6 +64,11 @@ export class Negotiation {
   constructor(limits: IscsiLimits) {
     this.#limits = limits;
     for (const rule of KEYS) if (rule.initial !== undefined) this.#values.set(rule.name, rule.initial);
+  }
+
+  /** The target that is asked for has wishes of its own. */
+  prefer(limits: Partial<IscsiLimits>): void {
+    this.#limits = { ...this.#limits, ...limits };
   }
 
   /** This connection joins a session: what that has negotiated for all its connections holds here too. */
@@ -154,6 +162,8 @@ export class Negotiation {
       const offered = this.#numberInRange(rule, value);
       if (offered === undefined || typeof wish !== 'number') return 'Reject';
       let result = rule.result === 'minimum' ? Math.min(offered, wish) : Math.max(offered, wish);
+      // Discovery needs no recovery (§7.4.1).
+      if (rule.name === 'ErrorRecoveryLevel' && this.discovery) result = 0;
       if (rule.name === 'FirstBurstLength')
         result = Math.min(result, Number(this.#values.get('MaxBurstLength')));
       this.#values.set(rule.name, result);
@@ -187,6 +197,8 @@ export class Negotiation {
       maxOutstandingR2T: number('MaxOutstandingR2T'),
       maxSendDataSegmentBytes: number('MaxRecvDataSegmentLength'),
       time2WaitSeconds: number('DefaultTime2Wait'),
+      time2RetainSeconds: number('DefaultTime2Retain'),
+      errorRecoveryLevel: number('ErrorRecoveryLevel'),
       taskReporting: String(this.#values.get('TaskReporting')),
       protocolLevel: number('iSCSIProtocolLevel'),
     };

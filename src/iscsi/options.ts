@@ -54,6 +54,8 @@ export interface IscsiTargetOptions {
   port: ScsiPort;
   /** LUNs that this asker gets, or undefined if the target does not exist for it. */
   access: (asker: Asker) => readonly LunAccess[] | undefined;
+  /** What the target wants otherwise than `IscsiServerOptions.limits` says. */
+  limits?: SessionLimits;
   /** Authentication that this asker has to pass. */
   authentication: (asker: Asker) => AuthenticationOptions;
   /** Where this asker is sent instead of being let in (RFC 7143 §11.13.5, class 01h); undefined: it is let in. */
@@ -77,6 +79,11 @@ export interface IscsiLimits {
   commandWindow: number;
   /** Connections that a session may have (MaxConnections). */
   maxConnections: number;
+  /** ErrorRecoveryLevel, 0 to 2 (§7.1.5). */
+  errorRecoveryLevel: number;
+  /** DefaultTime2Wait and DefaultTime2Retain; the latter at level 2 only (§13.15, §13.16). */
+  time2WaitSeconds: number;
+  time2RetainSeconds: number;
   maxRecvDataSegmentBytes: number;
   maxBurstBytes: number;
   firstBurstBytes: number;
@@ -90,6 +97,11 @@ export interface IscsiLimits {
   /** How long the event loop polls for the next command before it sleeps; 0: never. */
   spinUs: number;
 }
+
+/** Limits that a target may have of its own: they hold for sessions that begin from now on. */
+export type SessionLimits = Partial<
+  Pick<IscsiLimits, 'maxConnections' | 'errorRecoveryLevel' | 'time2WaitSeconds' | 'time2RetainSeconds'>
+>;
 
 /** Structured log sink: pino's shape, so that the daemon hands a child logger down. */
 export interface Log {
@@ -163,6 +175,9 @@ export const DEFAULT_LIMITS: IscsiLimits = {
   nopTimeoutMs: 15_000,
   commandWindow: 128,
   maxConnections: 1,
+  errorRecoveryLevel: 0,
+  time2WaitSeconds: 0,
+  time2RetainSeconds: 20,
   maxRecvDataSegmentBytes: 262_144,
   maxBurstBytes: 1_048_576,
   firstBurstBytes: 262_144,

@@ -5,14 +5,25 @@
  * Data come in order unless the initiator has asked otherwise (loose-sequence.ts), so one position tells everything: bytes
  * below `#received` are here, R2Ts are out up to `#asked`. Chunks go to the SCSI layer where they lie in the receive
  * buffer; only what must wait, or isn't whole blocks, is copied.
+ *
+ * At error recovery level 1 and above data may get lost (§7.8, §7.9). Then one R2T is out at a time, whatever
+ * MaxOutstandingR2T allows, so that the stream needs no memory for what lies behind a gap: the rest of the sequence is
+ * dropped, and at its end, or when that doesn't come in time, everything from `#received` on is asked for by a new R2T (a
+ * recovery R2T). Data that come twice, or late, are dropped without a word.
  */
 import { FINAL, RESPONSE, TAG_NONE } from './constants.js';
 import { seal, wireBytes } from './framing.js';
 import type { IscsiTask } from './iscsi-task.js';
 import { LOOSE_SEQUENCE_BYTES_MAX, LooseSequence } from './loose-sequence.js';
+import { serialDistance } from './serial.js';
 
 const BLOCK_BYTES = 512;
 const EMPTY = Buffer.alloc(0);
+/** Recovery R2Ts in a row that bring nothing, until the task is given up. */
+const ATTEMPTS_MAX = 8;
+/** How long data may be silent before they are taken for lost; twice as long with every attempt, up to a limit. */
+const OVERDUE_MS = 1000;
+const OVERDUE_DOUBLINGS_MAX = 4;
 
 /** An R2T whose data are still to come. */
 interface OpenR2T {
@@ -27,6 +38,8 @@ interface OpenR2T {
 
 /** Why Data-Out is refused; the words go to the log. */
 export type DataOutFault = string;
+/** Data that were asked for too often: no fault of the last PDU. */
+export const DATA_LOST = 'data that were asked for too often';
 
 export class OutTransfer {
   readonly #task: IscsiTask;
@@ -61,6 +74,9 @@ export class OutTransfer {
   #gathered = 0;
   /** The beginning of a block whose rest is still to come. */
   #tail = EMPTY;
+  /** When data were last asked for or came (level 1 and above), and recovery R2Ts since data last came. */
+  #heardMs = 0;
+  #attempts = 0;
 
   constructor(task: IscsiTask) {
     this.#task = task;
@@ -86,6 +102,7 @@ export class OutTransfer {
     this.#gather = undefined;
     this.#gathered = 0;
     this.#tail = EMPTY;
+    this.#attempts = 0;
   }
 
   /** The command brought immediate data. */
@@ -100,6 +117,7 @@ export class OutTransfer {
   announceUnsolicited(end: number): void {
     this.#unsolicitedOpen = true;
     this.#unsolicitedEnd = end;
+    if (this.#recovers) this.#heardMs = performance.now();
   }
 
   /** Submit is over, and the receive buffer moves on: what the SCSI layer has not asked for yet is copied. */
@@ -163,6 +181,12 @@ export class OutTransfer {
     bytes: number,
   ): DataOutFault | undefined {
     if (this.#task.aborted) return undefined;
+    if (this.#recovers) {
+      const expected = this.#expectedDataSN(ttt);
+      const distance = expected === undefined ? -1 : serialDistance(dataSN, expected);
+      if (distance < 0) return undefined;
+      if (distance > 0) return final ? this.#recover() : undefined;
+    }
     if (!this.#task.host.parameters.dataInOrder)
       return this.#loose(ttt, dataSN, bufferOffset, final, buffer, offset, bytes);
     if (bufferOffset !== this.#received) return 'buffer offset out of order';
@@ -186,9 +210,63 @@ export class OutTransfer {
     return undefined;
   }
 
+  // ---- error recovery
+
+  get #recovers(): boolean {
+    return this.#task.host.retained !== undefined;
+  }
+
+  /** DataSN of the next Data-Out with this tag; undefined if none is awaited. */
+  #expectedDataSN(ttt: number): number | undefined {
+    if (ttt === TAG_NONE) {
+      if (!this.#unsolicitedOpen) return undefined;
+      return this.#task.host.parameters.dataInOrder
+        ? this.#unsolicitedDataSN
+        : (this.#looseUnsolicited?.dataSN ?? 0);
+    }
+    const r2t = this.#open.find((one) => one.ttt === ttt);
+    return r2t?.loose?.dataSN ?? r2t?.dataSN;
+  }
+
+  /** A Data-Out came with a wrong digest: its data are lost. Returns a fault if they can't be had. */
+  lost(ttt: number, dataSN: number, final: boolean): DataOutFault | undefined {
+    const expected = this.#expectedDataSN(ttt);
+    if (expected === undefined || !final || serialDistance(dataSN, expected) < 0) return undefined;
+    return this.#recover();
+  }
+
+  /** Asks again for data that are overdue. Returns a fault if that has been tried too often. */
+  overdue(nowMs: number): DataOutFault | undefined {
+    const patienceMs = OVERDUE_MS * 2 ** Math.min(this.#attempts, OVERDUE_DOUBLINGS_MAX);
+    return nowMs - this.#heardMs < patienceMs ? undefined : this.#recover();
+  }
+
+  /** The sequence under way is given up; a new R2T asks for what is missing of it (recovery R2T, §7.8, §7.9). */
+  #recover(): DataOutFault | undefined {
+    if (this.#attempts >= ATTEMPTS_MAX) return DATA_LOST;
+    this.#attempts++;
+    this.askAnew();
+    return undefined;
+  }
+
+  /** Nothing of what was asked for or announced will come: all that is missing is asked for by new R2Ts. */
+  askAnew(): void {
+    this.#unsolicitedOpen = false;
+    this.#open = [];
+    this.#looseUnsolicited = undefined;
+    this.#whole = [];
+    this.#asked = this.#received;
+    if (this.#ignoring) this.#task.releaseHeld();
+    else if (this.#begun) this.#advance();
+  }
+
   /** The next bytes of the stream are here. */
   #arrived(buffer: Buffer, offset: number, bytes: number): void {
     this.#received += bytes;
+    if (this.#recovers) {
+      this.#heardMs = performance.now();
+      this.#attempts = 0;
+    }
     if (this.#ignoring) {
       if (!this.expectsMore()) this.#task.releaseHeld();
       return;
@@ -295,7 +373,8 @@ export class OutTransfer {
     if (this.#unsolicitedOpen) return;
     if (this.#asked < this.#received) this.#asked = this.#received;
     const { parameters } = task.host;
-    while (this.#asked < this.#total && this.#open.length < parameters.maxOutstandingR2T) {
+    const openMax = this.#recovers ? 1 : parameters.maxOutstandingR2T;
+    while (this.#asked < this.#total && this.#open.length < openMax) {
       const bytes = Math.min(
         this.#total - this.#asked,
         parameters.maxBurstBytes,
@@ -311,6 +390,7 @@ export class OutTransfer {
     const task = this.#task;
     const host = task.host;
     const ttt = host.takeTransferTag();
+    if (this.#recovers) this.#heardMs = performance.now();
     const loose = host.parameters.dataInOrder ? undefined : new LooseSequence(position, bytes);
     this.#open.push({ ttt, end: position + bytes, dataSN: 0, loose });
     const offset = host.transmit.reserve(wireBytes(host.parameters, 0));
@@ -328,6 +408,7 @@ export class OutTransfer {
     view.setUint32(offset + 40, position);
     view.setUint32(offset + 44, bytes);
     seal(buffer, offset, 0, host.parameters);
+    task.retain(buffer, offset, 0);
     host.transmit.commit();
   }
 }

@@ -12,6 +12,8 @@ export interface FullFeatureOwner {
   readonly counters: IscsiCounters;
   /** When something was last received, by performance.now(). */
   readonly heardAtMs: number;
+  /** Most bytes that are kept to be sent again. */
+  readonly retainedBytesMax: number;
   /** StatSN of the next status. */
   statSN: number;
   pin(bytes: number): void;

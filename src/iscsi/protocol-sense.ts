@@ -18,6 +18,7 @@ export const PROTOCOL_SENSE = {
   UNEXPECTED_UNSOLICITED_DATA: fixedSense(0x0c, 0x0c),
   INCORRECT_AMOUNT_OF_DATA: fixedSense(0x0c, 0x0d),
   SERVICE_CRC_ERROR: fixedSense(0x47, 0x05),
+  SNACK_REJECTED: fixedSense(0x11, 0x13),
   /** INVALID FIELD IN COMMAND INFORMATION UNIT */
   INVALID_PDU_FIELD: fixedSense(0x0e, 0x03),
 } as const;

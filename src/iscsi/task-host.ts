@@ -5,12 +5,15 @@
 import type { Nexus } from '../scsi/nexus.js';
 import type { Parameters } from './negotiation.js';
 import type { IscsiTask } from './iscsi-task.js';
+import type { Retained } from './retained.js';
 import type { Transmit } from './transmit.js';
 
 export interface TaskHost {
   readonly transmit: Transmit;
   readonly parameters: Parameters;
   readonly nexus: Nexus;
+  /** What was sent and may be asked for again; undefined at error recovery level 0. */
+  readonly retained: Retained | undefined;
   /** Longest data segment to send. */
   readonly sendSegmentBytes: number;
   /** StatSN of the next status, which is counted. */

@@ -122,6 +122,9 @@ void t.test('negotiation: what nobody mentions stands at the standard’s defaul
     maxSendDataSegmentBytes: 8192,
     taskReporting: 'RFC3720',
     protocolLevel: 1,
+    errorRecoveryLevel: 0,
+    time2WaitSeconds: 2,
+    time2RetainSeconds: 20,
   });
   t.end();
 });
