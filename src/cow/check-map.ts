@@ -171,7 +171,7 @@ async function checkPage(
   finish(context, overlay, figures, segment, truth.page);
 }
 
-/** Twin 0 is written first, so it is the newer one unless a write was lost. */
+/** Either may be the newer one: the one that a page was read from is overwritten last. */
 function truthOf(twins: readonly Twin[]): Twin | undefined {
   const [first, second] = twins;
   if (first.page === undefined) return second.page === undefined ? undefined : second;
@@ -220,7 +220,7 @@ function reportTwins(
       const problem = 'it says something else than the other twin, and is as new';
       context.findings.add({ ...where, severity: SEVERITY.DAMAGED, problem, remedy: cannot });
     } else {
-      const crashed = !context.superblock.clean && twin === 1;
+      const crashed = !context.superblock.clean;
       const severity = crashed ? SEVERITY.NOTE : SEVERITY.REPAIRABLE;
       const problem = 'it is older than the other twin';
       if (crashed) {

@@ -3,7 +3,7 @@
  *
  * A round: capture the pending flips (and, during a checkpoint pass, the images of some dirty pages: in the same
  * moment, so that an image never holds a flip whose data is not yet durable) · fdatasync the data · write the journal
- * batch durably · tell those who wait · write the images' twin 0 · fdatasync · twin 1 · fdatasync · bitmap.
+ * batch durably · tell those who wait · write the images' first twins · fdatasync · second twins · fdatasync · bitmap.
  * When a pass has been through all pages that were dirty at its start, the journal's tail moves to where the journal
  * ended at that moment.
  */
@@ -245,18 +245,20 @@ export class Committer {
   async #writeImages(images: Captured['images']): Promise<void> {
     if (images.length === 0) return;
     const core = this.#core;
-    for (let twin = 0; twin < 2; twin++) {
-      if (!core.does(twin === 0 ? 'checkpoint: write twin 0' : 'checkpoint: write twin 1')) continue;
+    for (const turn of ['first', 'second'] as const) {
+      if (!core.does(`checkpoint: write ${turn} twin`)) continue;
       for (const image of images) {
         if (!core.does('checkpoint: only committed flips')) {
           image.page.encode(image.bytes, 0, core.superblock.uuid, core.superblock.generation);
         }
         const { number } = image.page;
+        const first = core.does('checkpoint: not over the only whole twin') ? image.page.firstTwin : 0;
+        const twin = turn === 'first' ? first : 1 - first;
         core.writeMetadata(image.bytes, pageOffset(core.segmentOfPage(number), number, twin));
         core.counters.mapPagesWritten++;
       }
-      if (twin === 0 && !core.does('checkpoint: bitmap after pages')) await this.#writeBitmap(images);
-      await core.sync(twin === 0 ? 'checkpoint: sync twin 0' : 'checkpoint: sync twin 1');
+      if (turn === 'first' && !core.does('checkpoint: bitmap after pages')) await this.#writeBitmap(images);
+      await core.sync(`checkpoint: sync ${turn} twin`);
     }
     await this.#writeBitmap(images);
     for (const { page } of images) page.writing = false;
@@ -284,7 +286,8 @@ export class Committer {
   /** What the pass made durable needs no listing. A list with much room stays as it is: most of it will be wanted again. */
   #retireActivity(): void {
     if (this.#activity.hasRoom(this.#activity.capacity / 2)) return;
-    this.#activity.retire((number) => this.#map.cached(number)?.settled === false);
+    const keeps = this.#core.does('activity: keep until the page is durable');
+    this.#activity.retire((number) => keeps && this.#map.cached(number)?.settled === false);
     this.#map.forEachCached((page) => (page.active = this.#activity.activeExtents(page.number)));
   }
 

@@ -72,7 +72,6 @@ export class Engine {
     const { clean } = core.superblock;
     core.divergedBlocks = divergedBlocks;
     if (core.does('open: make superblock copies equal')) await core.levelSuperblock();
-    await this.#restoreWeakTwins();
     await this.committer.checkpoint();
     if (core.does('open: number on behind a torn batch')) this.committer.journal.skipRemains();
     if (this.#written.isDirty) await writeBitmap(core, this.#written);
@@ -85,12 +84,6 @@ export class Engine {
     this.#setJournal(next);
     await core.replaceSuperblock(next);
     if (!clean) await this.#emptyActivityLog();
-  }
-
-  async #restoreWeakTwins(): Promise<void> {
-    const weak = this.map.weakTwins.splice(0);
-    for (const { bytes, position } of weak) this.core.writeMetadata(bytes, position);
-    if (weak.length > 0 && this.core.does('open: restore second twins first')) await this.core.sync();
   }
 
   async #emptyActivityLog(): Promise<void> {

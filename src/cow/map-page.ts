@@ -30,6 +30,8 @@ export class MapPage {
   dirty = false;
   /** Its image is on the way to the disk. */
   writing = false;
+  /** The twin to overwrite first: never the one that it was read from, since the other one may not be whole. */
+  firstTwin: 0 | 1 = 0;
   /** Used since the cache's clock hand came by. */
   used = true;
   /** Extents (one bit each) that the activity log lists for the current generation. */

@@ -25,8 +25,6 @@ export class PageMap {
   #hand = 0;
   /** Pages whose first twin was bad and that the second one saved. */
   repairedPages = 0;
-  /** Second twins that recovery found damaged, with what they should hold; to be written before any checkpoint. */
-  readonly weakTwins: { readonly bytes: Buffer; readonly position: number }[] = [];
 
   constructor(
     store: Store,
@@ -113,20 +111,10 @@ export class PageMap {
       const first = Buffer.allocUnsafe(PAGE_BYTES);
       this.#readTwin(number, 0, first);
       page = this.#decode(number, first);
-      this.#noteWeakTwin(number, first);
     }
     this.#cache.push(page);
     this.#directory[number] = page;
     return page;
-  }
-
-  /** A checkpoint overwrites twin 0 first, so twin 1 must be whole by then; `first` holds what is to be there. */
-  #noteWeakTwin(number: number, first: Buffer): void {
-    const second = Buffer.allocUnsafe(PAGE_BYTES);
-    this.#readTwin(number, 1, second);
-    if (MapPage.decode(second, this.#superblock.uuid, number) === undefined) {
-      this.weakTwins.push({ bytes: first, position: pageOffset(this.#segmentOf(number), number, 1) });
-    }
   }
 
   /** As `force`, in the current epoch. */
@@ -157,7 +145,8 @@ export class PageMap {
 
   #decode(number: number, first: Buffer): MapPage {
     let page = MapPage.decode(first, this.#superblock.uuid, number);
-    if (page === undefined) {
+    if (page !== undefined) page.firstTwin = 1;
+    else {
       this.#readTwin(number, 1, first);
       page = MapPage.decode(first, this.#superblock.uuid, number);
       if (page === undefined) {

@@ -90,7 +90,7 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
 
 function markActive(core: Core, map: PageMap, entries: readonly ActivityEntry[]): number {
   const sane = entries.filter((entry) => entry.page < core.totalPages);
-  return markActiveExtents(map, sane);
+  return markActiveExtents(map, sane, core.does);
 }
 
 /**
@@ -179,11 +179,13 @@ function replay(core: Core, map: PageMap, blocks: readonly JournalBlock[]): void
 }
 
 /** Counts every extent in the list as changed: who wrote in place before the crash left no other trace. */
-function markActiveExtents(map: PageMap, entries: readonly ActivityEntry[]): number {
+function markActiveExtents(map: PageMap, entries: readonly ActivityEntry[], does: Steps): number {
   let newest = 0;
   for (const entry of entries) {
     if (map.isBlank(entry.page)) continue;
     const page = map.force(entry.page);
+    // A checkpoint that was cut may have put the marks in one twin only, and the list will be empty.
+    if (does('open: rewrite every page that the list names')) page.dirty = true;
     newest = Math.max(newest, entry.generation);
     for (let unit = 0; unit < page.marks.length; unit++) {
       if (((entry.extents >> Math.floor(unit / EXTENT_UNITS)) & 1) === 0) continue;

@@ -6,13 +6,13 @@
 export type Step =
   // open
   | 'open: make superblock copies equal'
-  | 'open: restore second twins first'
   | 'open: ignore a batch that is not whole'
   | 'open: number on behind a torn batch'
   | 'open: skip records of an older epoch than their page'
   | 'open: normalise a page before a record of a later epoch'
   | 'open: count active extents as changed'
   | 'open: rewrite every page that a record touched'
+  | 'open: rewrite every page that the list names'
   | 'open: mark unclean before the first write'
   // flush
   | 'commit: capture before the data sync'
@@ -21,10 +21,11 @@ export type Step =
   | 'commit: sync journal'
   // checkpoint
   | 'checkpoint: only committed flips'
-  | 'checkpoint: write twin 0'
-  | 'checkpoint: sync twin 0'
-  | 'checkpoint: write twin 1'
-  | 'checkpoint: sync twin 1'
+  | 'checkpoint: not over the only whole twin'
+  | 'checkpoint: write first twin'
+  | 'checkpoint: sync first twin'
+  | 'checkpoint: write second twin'
+  | 'checkpoint: sync second twin'
   | 'checkpoint: bitmap after pages'
   | 'checkpoint: write bitmap'
   | 'checkpoint: move tail after pages'

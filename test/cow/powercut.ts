@@ -312,7 +312,7 @@ function isLargeMetadata(event: StoreEvent, metadataEnd: number): boolean {
 }
 
 /** What is on the disk for certain, as the record goes on. */
-class Durable {
+export class Durable {
   readonly store: MemoryStore;
   readonly #events: readonly StoreEvent[];
   #applied = 0;
