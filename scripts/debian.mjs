@@ -27,6 +27,7 @@ export const TEST_PROGRAMS = [
   { program: 'mkfs.xfs', package: 'xfsprogs' },
   { program: 'sg_inq', package: 'sg3-utils' },
   { program: 'dmsetup', package: 'dmsetup' },
+  { program: 'tc', package: 'iproute2' },
   { program: 'xz', package: 'xz-utils' },
   { program: 'ldd', package: 'libc-bin' },
   { program: 'setpriv', package: 'util-linux' },

@@ -18,7 +18,7 @@ if (!(minutes > 0) || !Number.isSafeInteger(Number(values.seed))) {
   process.exit(2);
 }
 await prepare();
-const { status } = spawnSync(process.execPath, [join(root, 'dist/test/soak/run.js')], {
+const { status } = spawnSync(process.execPath, [join(root, 'dist/test/soak/soak.test.js')], {
   env: {
     ...process.env,
     SOAK_MS: String(minutes * 60_000),

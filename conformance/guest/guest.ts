@@ -17,6 +17,8 @@ export interface GuestOptions {
   /** Written to initiatorname.iscsi; iscsid starts with it. */
   initiatorName: string;
   memoryMiB?: number;
+  /** Files that are the guest's discs /dev/vda, /dev/vdb … once virtio_blk is loaded. */
+  discs?: readonly string[];
 }
 
 export interface GuestResult {
@@ -81,6 +83,10 @@ export class Guest {
       ...['-kernel', image.kernel, '-initrd', image.initramfs, '-append', KERNEL_ARGUMENTS],
       ...['-serial', 'stdio', '-chardev', `socket,id=control,path=${control}`, '-serial', 'chardev:control'],
       ...['-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net,romfile='],
+      ...(options.discs ?? []).flatMap((file) => [
+        '-drive',
+        `file=${file},format=raw,if=virtio,cache=unsafe`,
+      ]),
     ]);
     const socket = await Promise.race([connected, qemu.ended.then(() => undefined)]);
     if (socket === undefined) {

@@ -24,6 +24,7 @@ export const EXTRA_MODULES = [
   'dm_service_time',
   'scsi_dh_alua',
   'sch_netem',
+  'virtio_blk',
   'sr_mod',
 ];
 
@@ -38,6 +39,7 @@ export const PROGRAMS = [
   'blkdiscard',
   'fstrim',
   'dmsetup',
+  'tc',
 ];
 
 /** Every program whose name begins so. */

@@ -15,6 +15,8 @@ export class Connection {
   dataDigest = false;
   /** What this side declared: a longer data segment is a violation (RFC 7143 §13.12). */
   maxRecvDataSegmentBytes = 8192;
+  /** How long to wait where a call does not say it. */
+  patienceMs = PATIENCE_MS;
   #bytes: Buffer = Buffer.alloc(0);
   #ended = false;
 
@@ -70,7 +72,7 @@ export class Connection {
   }
 
   /** The next PDU; undefined once the target has closed. Throws if neither comes in time. */
-  async receive(patienceMs: number = PATIENCE_MS): Promise<Pdu | undefined> {
+  async receive(patienceMs: number = this.patienceMs): Promise<Pdu | undefined> {
     const deadline = Date.now() + patienceMs;
     for (;;) {
       const pdu = this.#parse();
@@ -87,7 +89,7 @@ export class Connection {
   }
 
   /** Reads on until the target closes; returns what it sent before. Throws if it doesn't in time. */
-  async untilClosed(patienceMs: number = PATIENCE_MS): Promise<Pdu[]> {
+  async untilClosed(patienceMs: number = this.patienceMs): Promise<Pdu[]> {
     const pdus: Pdu[] = [];
     const deadline = Date.now() + patienceMs;
     for (;;) {

@@ -1,5 +1,5 @@
 /** A session of the raw initiator: numbering, login, and whole commands for the tests that are about something else. */
-import { Connection, PATIENCE_MS } from './connection.js';
+import { Connection } from './connection.js';
 import { decodeKeys, encodeKeys, valuesOf, type Keys } from './keys.js';
 import {
   COMMAND,
@@ -205,7 +205,7 @@ export class Session {
   // ---- receiving
 
   /** The next PDU, which must have this opcode. Pings of the target are answered on the way. */
-  async expect(opcode: number, patienceMs: number = PATIENCE_MS): Promise<Pdu> {
+  async expect(opcode: number, patienceMs?: number): Promise<Pdu> {
     const pdu = await this.next(patienceMs);
     if (pdu === undefined) throw new Error(`the target closed instead of sending ${opcode.toString(16)}h`);
     if (pdu.opcode !== opcode) {
@@ -216,7 +216,7 @@ export class Session {
   }
 
   /** The next PDU that is no ping; undefined if the target closed. */
-  async next(patienceMs: number = PATIENCE_MS): Promise<Pdu | undefined> {
+  async next(patienceMs?: number): Promise<Pdu | undefined> {
     for (;;) {
       const pdu = await this.connection.receive(patienceMs);
       if (pdu?.opcode !== OP.NOP_IN || pdu.ttt === NO_TAG) return pdu;

@@ -69,7 +69,7 @@ function put(fd: number, bytes: Buffer, position: number): number {
   const error = failure(false);
   if (error !== undefined) throw error;
   writes++;
-  if (fault === 'lost-write' && writes % 200 === 0) return bytes.length;
+  if (fault === 'lost-write' && writes % 50 === 0) return bytes.length;
   const whole = position % SECTOR_BYTES === 0 && bytes.length % SECTOR_BYTES === 0;
   if (whole && (descriptors.get(fd) === true || (Math.imul(writes, 0x9e3779b1) & 0x400) === 0)) {
     const count = real.writeSync(fd, bytes, 0, bytes.length, position);

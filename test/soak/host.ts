@@ -9,6 +9,7 @@ import type { DaemonStatus } from '../../src/daemon/status.js';
 import { ROOT } from '../../conformance/support/paths.js';
 import { freePort } from '../../conformance/support/ports.js';
 import { run, Running, succeed } from '../../conformance/support/processes.js';
+import { Found, IQN } from './worker.js';
 
 const PROGRAM = join(ROOT, 'bin/cldd');
 const ENVIRONMENT = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
@@ -19,8 +20,6 @@ const SEEN_TRIES = 600;
 const SEEN_MS = 50;
 /** Of the file system that the partition lies on, where the test may mount one. */
 const DISC_MIB = 160;
-
-export const IQN = 'iqn.2026-01.org.example:soak';
 
 /** What may come over the disc for a while (disc.ts). */
 export type DiscMode = 'good' | 'EIO' | 'ENOSPC' | 'EIO reads';
@@ -97,8 +96,14 @@ export class Host {
       UV_THREADPOOL_SIZE: '16',
       ...(this.#options.disc === 'real' ? {} : disc),
     };
-    this.#daemon = new Running(PROGRAM, ['serve', join(this.folder, 'cldd.yaml')], { env });
-    await this.#daemon.waitFor(/cldd ready/, READY_MS);
+    const daemon = new Running(PROGRAM, ['serve', join(this.folder, 'cldd.yaml')], { env });
+    this.#daemon = daemon;
+    try {
+      await daemon.waitFor(/cldd ready/, READY_MS);
+    } catch (error) {
+      if (daemon.alive) throw error;
+      throw new Found(`the daemon does not start: ${this.log}`, { cause: error });
+    }
   }
 
   get #control(): string {

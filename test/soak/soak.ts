@@ -5,11 +5,13 @@
  */
 import { connect } from 'node:net';
 import { randomFrom } from '../../conformance/rfc7143/fuzz.js';
-import { BLOCK_BYTES, identify, read16 } from './content.js';
+import { NO_TAG, OP } from '../../conformance/rfc7143/pdu.js';
+import type { Session } from '../../conformance/rfc7143/session.js';
+import { BLOCK_BYTES, identify, read16, synchronizeCache } from './content.js';
 import { Host, type Resources } from './host.js';
 import { Model } from './model.js';
 import { BadNetwork } from './proxy.js';
-import { Gate, good, login, Worker, type Counts } from './worker.js';
+import { Found, Gate, good, login, Worker, type Counts } from './worker.js';
 
 export interface SoakReport {
   counts: Counts & Record<string, number>;
@@ -23,6 +25,7 @@ export interface SoakReport {
 
 const WORKERS = 3;
 const CHECKER = 90;
+const CHECKER_PATIENCE_MS = 60_000;
 const CHUNK_BLOCKS = 64;
 const GROWS_MAX = 3;
 const BAD_MS = 1000;
@@ -35,6 +38,7 @@ const FIRST = [
   'noRoom',
   'discFull',
   'corruptions',
+  'storms',
   'kills',
   'reloads',
   'hammers',
@@ -44,7 +48,9 @@ const FIRST = [
   'delays',
   'unitResets',
 ];
-const LOGICAL_UNIT_RESET = 5;
+/** Task management functions of a storm that leave the connection as it is (RFC 7143 §11.5.1, RFC 7144 §9.1). */
+const STORM = { functions: [1, 2, 3, 4, 5, 8, 9, 10, 12], count: 64, logicalUnitReset: 5 };
+const LOGICAL_UNIT_RESET = STORM.logicalUnitReset;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Soak {
@@ -65,7 +71,7 @@ export class Soak {
   };
   #network: BadNetwork | undefined;
   #begun = 0;
-  #end = (): void => undefined;
+  #end = (): Promise<unknown> => Promise.resolve();
 
   /** `fault`: one of disc.ts, planted in the daemon. */
   constructor(seed: number, fault = '') {
@@ -89,13 +95,15 @@ export class Soak {
     const running = workers.map((worker) => worker.run(this.#gate));
     this.#end = () => {
       for (const worker of workers) worker.stop();
+      this.#gate.open();
       network.close();
+      return Promise.all(running);
     };
     const end = Date.now() + ms;
     while (Date.now() < end && model.violations.length === 0) {
       await pause(100 + this.#random(400));
       await this.#event(network);
-      if (!host.alive) throw new Error(`the daemon has ended by itself:\n${host.log}`);
+      if (!host.alive) throw new Found(`the daemon has ended by itself:\n${host.log}`);
     }
     network.heal();
     await this.#gate.close();
@@ -104,9 +112,7 @@ export class Soak {
     const before = await this.#fresh();
     this.#gate.open();
     if (model.violations.length === 0) await pause(Math.min(ms / 4, 60_000));
-    for (const worker of workers) worker.stop();
-    await Promise.all(running);
-    network.close();
+    await this.#end();
     await this.#checkMaster();
     const connectionsLeft = await this.#idle();
     const after = await host.resources();
@@ -116,20 +122,19 @@ export class Soak {
     return { counts, violations: model.violations, before, after, connectionsLeft, exitCode, checkCode };
   }
 
-  /** Ends everything, whether the run came to its end or not. */
+  /** Ends everything, whether the run came to its end or not: no worker, connection or timer is left. */
   async stop(): Promise<void> {
-    this.#end();
+    await this.#end();
     await this.host.stop();
   }
 
-  /** What a run of that length, at most, finds wrong: a block that may not be so, or a partition that does not open. */
+  /** What a run of that length, at most, finds wrong, in a block or in what the daemon says and does. */
   async notices(ms: number): Promise<string | undefined> {
     try {
       const { violations, checkCode } = await this.run(ms);
       return violations.at(0) ?? (checkCode === 0 ? undefined : '`cldd check` finds something');
     } catch (error) {
-      if (error instanceof Error && /in both (copies|twins)|is newer than|damaged/i.test(error.message))
-        return error.message;
+      if (error instanceof Found) return error.message;
       throw error;
     }
   }
@@ -171,6 +176,7 @@ export class Soak {
       ['badWrites', 1, () => this.#badDisc('EIO')],
       ['noRoom', 1, () => this.#badDisc('ENOSPC')],
       ['unitResets', 1, () => this.#unitReset()],
+      ['storms', 2, () => this.#storm()],
     ];
     const off = (process.env['SOAK_WITHOUT'] ?? '').split(',');
     // Each of them once, so that a short run has them too, then by chance.
@@ -235,11 +241,14 @@ export class Soak {
     const asked = (['status', 'targets', 'sessions', 'status', 'changes'] as const).map((command) =>
       this.host.ask(command),
     );
-    await Promise.all(asked);
-    for (const socket of garbage) socket.destroy();
+    try {
+      await Promise.all(asked);
+    } finally {
+      for (const socket of garbage) socket.destroy();
+    }
   }
 
-  /** SIGKILL, one time in two in the midst of an enable. */
+  /** SIGKILL, one time in two in the midst of an enable, else right after a flush: what it covers has to be there. */
   async #kill(): Promise<void> {
     const { host, model } = this;
     const before = (await host.status()).targets[0]?.slave.generation ?? 0;
@@ -252,11 +261,20 @@ export class Soak {
       await asked;
       const slave = (await host.status()).targets[0]?.slave;
       model.endEnable(slave?.enabled && slave.generation > before);
-    } else await this.#restart();
+    } else {
+      await this.#flush();
+      await this.#restart();
+    }
     await this.#gate.close();
     await this.#checkMaster();
     if (model.enabled) await this.#checkSlave();
     this.#gate.open();
+  }
+
+  async #flush(): Promise<void> {
+    const flushed = this.model.beginFlush();
+    await this.#checker((session) => good(session, { cdb: synchronizeCache() }));
+    flushed();
   }
 
   async #restart(): Promise<void> {
@@ -320,10 +338,36 @@ export class Soak {
 
   /** LOGICAL UNIT RESET from elsewhere: tasks of all initiators end without a word (SAM-6, TAS=0). */
   async #unitReset(): Promise<void> {
-    const session = await login(this.host.port, CHECKER, false);
-    await session.manage(LOGICAL_UNIT_RESET);
-    await session.logout();
-    session.connection.destroy();
+    await this.#checker((session) => session.manage(LOGICAL_UNIT_RESET));
+  }
+
+  /** Many task management functions at once, for tasks that are there and tasks that never were; each is answered. */
+  async #storm(): Promise<void> {
+    await this.#checker(async (session) => {
+      const waiting = new Set<number>();
+      for (let n = 0; n < STORM.count; n++) {
+        const fn = STORM.functions[this.#random(STORM.functions.length)];
+        const referencedTag = this.#random(2) === 0 ? NO_TAG : this.#random(1 << 16);
+        waiting.add(session.sendManage(fn, { lun: this.#random(3), referencedTag }));
+      }
+      while (waiting.size > 0) {
+        const pdu = await session.next();
+        if (pdu === undefined) throw new Found('the target closed in a storm of task management');
+        if (pdu.opcode === OP.TASK_MANAGEMENT_RESPONSE) waiting.delete(pdu.itt);
+      }
+    });
+  }
+
+  /** Something done past the bad network, in a session that ends with it, whatever becomes of it. */
+  async #checker<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    const session = await login(this.host.port, CHECKER, false, CHECKER_PATIENCE_MS);
+    try {
+      const answer = await work(session);
+      await session.logout();
+      return answer;
+    } finally {
+      session.connection.destroy();
+    }
   }
 
   async #checkMaster(): Promise<void> {
@@ -335,16 +379,15 @@ export class Soak {
   }
 
   async #whole(lun: number, check: (block: number, sequence: number | string) => void): Promise<void> {
-    const session = await login(this.host.port, CHECKER, false);
     const { blocks } = this.model;
-    for (let block = 0; block < blocks; block += CHUNK_BLOCKS) {
-      const count = Math.min(CHUNK_BLOCKS, blocks - block);
-      const read = count * BLOCK_BYTES;
-      const { data } = await good(session, { cdb: read16(block, count), read, lun });
-      for (let at = 0; at < count; at++) check(block + at, identify(data, at * BLOCK_BYTES, block + at));
-    }
-    await session.logout();
-    session.connection.destroy();
+    await this.#checker(async (session) => {
+      for (let block = 0; block < blocks; block += CHUNK_BLOCKS) {
+        const count = Math.min(CHUNK_BLOCKS, blocks - block);
+        const read = count * BLOCK_BYTES;
+        const { data } = await good(session, { cdb: read16(block, count), read, lun });
+        for (let at = 0; at < count; at++) check(block + at, identify(data, at * BLOCK_BYTES, block + at));
+      }
+    });
     this.#events['blocksChecked'] = (this.#events['blocksChecked'] ?? 0) + blocks;
   }
 }

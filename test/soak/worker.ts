@@ -4,13 +4,16 @@ import { STATUS, senseTriple } from '../../conformance/rfc7143/scsi.js';
 import { Session, type Command, type Outcome } from '../../conformance/rfc7143/session.js';
 import { BLOCK_BYTES, fill, identify, read16, synchronizeCache, unmap, write16 } from './content.js';
 import type { Model } from './model.js';
-import { IQN } from './host.js';
 
 type Random = (limit: number) => number;
 
 /** Workers own runs of this many blocks in turn. */
 const RUN = 16;
-const RETRY_MS = 50;
+/** A daemon that starts has no time for refused logins. */
+const RETRY_MS = 200;
+/** A damaged login may leave both sides waiting; the target ends that, or this. */
+const WORKER_PATIENCE_MS = 15_000;
+
 /** Writes under way in an abort, which share a run. */
 const ABORTED = 4;
 const UNIT_ATTENTION = '06';
@@ -18,11 +21,16 @@ const ABORT_TASK = 1;
 const ABORT_TASK_SET = 2;
 const ABORTED_COMMAND = '0b';
 
+export const IQN = 'iqn.2026-01.org.example:soak';
+
 /** The connection is of no more use, which the soak did itself: no fault of the target. */
 class Lost extends Error {}
 
+/** What a target may not do, seen by whoever asked for it: the soak has found something. */
+export class Found extends Error {}
+
 /** The target said that it does not do it, which it may only while its disc is bad. */
-class Refused extends Error {}
+export class Refused extends Found {}
 
 export interface Counts {
   reads: number;
@@ -46,6 +54,7 @@ export class Gate {
     this.#all = all;
   }
 
+  /** Returns once the gate is open. */
   async pass(): Promise<void> {
     while (this.#open !== undefined) {
       this.#held++;
@@ -114,7 +123,7 @@ export class Worker {
 
   async #login(): Promise<Session> {
     this.#counts.connections++;
-    return await login(this.#port, this.#index, this.#digests);
+    return await login(this.#port, this.#index, this.#digests, WORKER_PATIENCE_MS);
   }
 
   async #step(session: Session): Promise<void> {
@@ -220,7 +229,12 @@ export class Worker {
 }
 
 /** A session of initiator `index`: the same name and ISID each time, so that it takes the place of a lost one. */
-export async function login(port: number, index: number, digests: boolean): Promise<Session> {
+export async function login(
+  port: number,
+  index: number,
+  digests: boolean,
+  patienceMs: number,
+): Promise<Session> {
   const target = {
     host: '127.0.0.1',
     port,
@@ -232,13 +246,19 @@ export async function login(port: number, index: number, digests: boolean): Prom
     stop: () => Promise.resolve(),
   };
   const digest = { HeaderDigest: 'CRC32C', DataDigest: 'CRC32C' };
+  const session = await Session.connect(target);
+  session.connection.patienceMs = patienceMs;
   try {
-    return await Session.login(target, {
+    await session.enter(target, {
       initiatorName: `iqn.2026-01.org.example:soak-${index}`,
       keys: { MaxRecvDataSegmentLength: '262144', ...(digests ? digest : {}) },
     });
+    // A login damaged on its way may have agreed on less, and then nobody would notice the next damage.
+    if (digests && !(session.connection.headerDigest && session.connection.dataDigest))
+      throw new Lost('no digests');
+    return session;
   } catch (error) {
-    for (const { connection } of target.sessions) connection.destroy();
+    session.connection.destroy();
     throw error;
   }
 }
