@@ -68,14 +68,15 @@ void t.test(`a bad network changes nothing, with digests on`, needs, async (t) =
     const [written, read] = sums.trim().split('\n');
     t.equal(read, written, 'the data are right');
   };
+  // Busybox has a tc of its own, which its shell prefers, and which knows no netem.
   for (const [what, fault] of FAULTS) {
-    await guest.succeed(`tc qdisc replace dev eth0 root netem ${fault}`);
+    await guest.succeed(`/bin/tc qdisc replace dev eth0 root netem ${fault}`);
     await crossing();
-    const dropped = await guest.succeed('tc -s qdisc show dev eth0');
+    const dropped = await guest.succeed('/bin/tc -s qdisc show dev eth0');
     t.match(dropped, /qdisc netem/, what);
     t.comment(`${what}: ${dropped.replaceAll(/\s+/g, ' ')}`);
   }
-  await guest.succeed('tc qdisc del dev eth0 root');
+  await guest.succeed('/bin/tc qdisc del dev eth0 root');
   network.corruptPermille = CORRUPT_PERMILLE;
   for (let n = 0; n < ROUNDS_MAX && network.corrupted < 3; n++) await crossing();
   network.heal();

@@ -67,13 +67,16 @@ export const limits: readonly Requirement[] = [
     id: 'LIM-02',
     clause: 'RFC 7143 §9.2 (denial of service)',
     level: 'ROBUST',
-    text: 'half-open logins of all addresses together are limited',
+    text: 'half-open logins of all addresses together are limited; the address with the most gives its oldest to one that has fewer',
     async run(t) {
       const { at } = await startSite(t, ['a'], () => withLimits({ halfOpenMax: 4 }));
       const here = { ...at('a'), host: '127.0.0.1' };
       const session = await Session.login(here);
-      for (let n = 1; n <= 4; n++) await silent({ ...here, from: `127.0.1.${n}` });
-      t.notOk(await getsIn({ ...here, from: '127.0.1.5' }));
+      const oldest = await silent({ ...here, from: '127.0.1.1' });
+      for (let n = 2; n <= 4; n++) await silent({ ...here, from: `127.0.1.${n}` });
+      t.notOk(await getsIn({ ...here, from: '127.0.1.1' }), 'who has as many as anybody is refused');
+      t.ok(await getsIn({ ...here, from: '127.0.1.5' }), 'who has none gets in');
+      t.same(await oldest.untilClosed(20_000), [], 'in place of the oldest');
       await served(t, session);
     },
   },

@@ -8,6 +8,7 @@ import { Connection, type ConnectionServices } from './connection.js';
 
 import { sendTargets, type ListeningPortal } from './discovery.js';
 import { FailedLogins } from './failed-logins.js';
+import { admission } from './half-open.js';
 import type { LoginResult, LoginServices } from './login.js';
 import type {
   IscsiLimits,
@@ -23,6 +24,7 @@ import { attachSocket, plainAddress } from './socket-wire.js';
 import { Spin } from './spin.js';
 
 const HOUSEKEEPING_MS = 1000;
+const REFUSED_TOLD_MS = 1000;
 
 interface Listener {
   readonly server: Server;
@@ -42,6 +44,7 @@ export class IscsiServer implements IscsiService {
   readonly #failedLogins = new FailedLogins();
   readonly counters = emptyCounters();
   #housekeeping: NodeJS.Timeout | undefined;
+  #refusedToldMs = -Infinity;
 
   constructor(options: IscsiServerOptions) {
     this.#options = options;
@@ -146,23 +149,26 @@ export class IscsiServer implements IscsiService {
   #accept(socket: Socket, portal: ListeningPortal): void {
     const { limits, log } = this.#options;
     const address = plainAddress(socket.remoteAddress);
-    const halfOpen = [...this.#connections].filter((connection) => connection.phase === 'login');
     // Discovery asks for no more than a name: who has come so far is hardly less of a stranger.
-    const fromThere = [...this.#connections].filter(
-      ({ phase, wire }) => (phase === 'login' || phase === 'discovery') && wire.remoteAddress === address,
-    );
-    if (
-      this.#connections.size >= limits.connectionsMax ||
-      halfOpen.length >= limits.halfOpenMax ||
-      fromThere.length >= limits.halfOpenPerAddressMax
-    ) {
+    const halfOpen = [...this.#connections]
+      .filter(({ phase }) => phase === 'login' || phase === 'discovery')
+      .map((connection) => ({
+        connection,
+        address: connection.wire.remoteAddress,
+        isLogin: connection.phase === 'login',
+      }));
+    const admitted =
+      this.#connections.size >= limits.connectionsMax ? 'refuse' : admission(halfOpen, address, limits);
+    if (admitted === 'refuse') {
       this.counters.connectionsRefused++;
-      log.warn(
-        { address, connections: this.#connections.size, halfOpen: halfOpen.length },
-        'connection refused: limit reached',
-      );
+      this.#tellRefused({ address, connections: this.#connections.size, halfOpen: halfOpen.length });
       socket.destroy();
       return;
+    }
+    if (admitted !== 'admit') {
+      this.counters.connectionsRefused++;
+      this.#tellRefused({ address: admitted.address, halfOpen: halfOpen.length });
+      admitted.connection.drop('another login needs the room');
     }
     attachSocket(socket, (wire) => {
       const connection = new Connection(wire, this.#connectionServices(portal));
@@ -171,6 +177,17 @@ export class IscsiServer implements IscsiService {
       log.debug({ address: wire.remoteAddress, port: wire.remotePort }, 'connection accepted');
       return connection;
     });
+  }
+
+  /** A flood is told of once a second, so that the log is not what it fills. */
+  #tellRefused(fields: object): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#refusedToldMs < REFUSED_TOLD_MS) return;
+    this.#refusedToldMs = nowMs;
+    this.#options.log.warn(
+      { ...fields, refused: this.counters.connectionsRefused },
+      'connection refused: limit reached',
+    );
   }
 
   #connectionServices(portal: ListeningPortal): ConnectionServices {

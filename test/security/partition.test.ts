@@ -1,27 +1,26 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { FORMAT_VERSION } from '../../src/cow/format.js';
 import { Engine } from '../../src/cow/engine.js';
 import { over, placesOf } from '../cow/damage.js';
 import { loadGolden } from '../cow/golden/golden.js';
 import { Chance } from '../cow/stores.js';
+import { packageRoot } from '../package-root.js';
 import { invent, judge, withLie, type Lie } from './hostile-partition.js';
 
+t.setTimeout(600_000 + Number(process.env['FUZZ_LIES'] ?? 0) * 2000);
 const { store } = loadGolden(FORMAT_VERSION);
 const places = placesOf(store);
 
-/** FUZZ_LIES and FUZZ_SEED make it longer: `FUZZ_LIES=5000 node dist/test/security/partition.test.js`. */
+/** FUZZ_LIES and FUZZ_SEED make it longer: `npm run fuzz -- --what partition`. */
 const LIES = Number(process.env['FUZZ_LIES'] ?? 60);
 const SEED = Number(process.env['FUZZ_SEED'] ?? 1);
 
 /** Each of these once ended in an error of our own. */
-const PAST: readonly Lie[] = [
-  { kind: 'superblock', at: 78, bytes: '0300' },
-  { kind: 'superblock', at: 58, bytes: '0102' },
-  { kind: 'superblock', at: 212, bytes: '0001000000000000' },
-  { kind: 'superblock', at: 84, bytes: 'ff' },
-  { kind: 'superblock', at: 204, bytes: 'feffffff' },
-  { kind: 'state', at: 36, bytes: 'feffffff' },
-];
+const PAST = JSON.parse(
+  readFileSync(join(packageRoot(), 'test/fuzz/corpus/partition/lies.json'), 'utf8'),
+) as readonly Lie[];
 
 /** Numbers that can't be true together, by their place in the superblock (docs/format.md). */
 const NONSENSE: readonly (readonly [what: string, at: number, bytes: string])[] = [

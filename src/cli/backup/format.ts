@@ -27,6 +27,10 @@ export const FRAME_HEADER_BYTES = 32;
 export const EXTENT_BYTES_MAX = 1024 * 1024;
 const STORED_BYTES_MAX = EXTENT_BYTES_MAX + 64 * 1024;
 const CRC_AT = 28;
+const SECTOR_BYTES = 512;
+/** What a file offset of Node's can name; no partition has more (docs/format.md). */
+const CAPACITY_BYTES_MAX = Number.MAX_SAFE_INTEGER;
+const GENERATION_MAX = 2 ** 32 - 1;
 
 export type FrameType = 'HEAD' | 'DATA' | 'GZIP' | 'ZERO' | 'DONE';
 const TYPES: ReadonlySet<string> = new Set(['HEAD', 'DATA', 'GZIP', 'ZERO', 'DONE']);
@@ -64,9 +68,14 @@ const isHeader = new Ajv().compile<BackupHeader>({
     },
     target: { type: 'string' },
     uuid: { type: 'string' },
-    generation: { type: 'integer', minimum: 1 },
+    generation: { type: 'integer', minimum: 1, maximum: GENERATION_MAX },
     createdAt: { type: 'string' },
-    capacityBytes: { type: 'integer', minimum: 1 },
+    capacityBytes: {
+      type: 'integer',
+      minimum: SECTOR_BYTES,
+      multipleOf: SECTOR_BYTES,
+      maximum: CAPACITY_BYTES_MAX,
+    },
     enabledAt: { type: 'string' },
     slaveLeft: { type: 'boolean' },
   },
@@ -147,8 +156,8 @@ export class FrameReader {
   }
 
   #prove(payload: Buffer): void {
-    const { sha256 } = parseJson(payload) as { sha256?: unknown };
-    if (sha256 !== this.hash.copy().digest('hex')) throw damaged('the sum over all of it is wrong');
+    const end = parseJson(payload) as { sha256?: unknown } | null;
+    if (end?.sha256 !== this.hash.copy().digest('hex')) throw damaged('the sum over all of it is wrong');
   }
 }
 
