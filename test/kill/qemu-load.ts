@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { findProgram } from '../../conformance/support/paths.js';
 import { BLOCK_BYTES, fill } from '../soak/content.js';
-import { IQN } from '../soak/host.js';
+import { IQN } from '../soak/worker.js';
 import type { Model } from '../soak/model.js';
 
 /** Every initiator owns runs of this many blocks in turn, as soak/worker.ts has it. */

@@ -123,7 +123,7 @@ export class Worker {
 
   async #login(): Promise<Session> {
     this.#counts.connections++;
-    return await login(this.#port, this.#index, this.#digests, WORKER_PATIENCE_MS);
+    return await login(this.#port, this.#index, this.#digests);
   }
 
   async #step(session: Session): Promise<void> {
@@ -233,7 +233,7 @@ export async function login(
   port: number,
   index: number,
   digests: boolean,
-  patienceMs: number,
+  patienceMs = WORKER_PATIENCE_MS,
 ): Promise<Session> {
   const target = {
     host: '127.0.0.1',
