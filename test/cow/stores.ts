@@ -30,6 +30,10 @@ export class MemoryStore implements Store {
   }
 
   readSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    this.#fetch(buffer, offset, length, position);
+  }
+
+  #fetch(buffer: Uint8Array, offset: number, length: number, position: number): void {
     if (position + length > this.sizeBytes) throw new Error('read past the end');
     let at = position;
     let to = offset;
@@ -74,7 +78,7 @@ export class MemoryStore implements Store {
     setImmediate(() => {
       let failure: Error | null = null;
       try {
-        this.readSync(buffer, offset, length, position);
+        this.#fetch(buffer, offset, length, position);
       } catch (error) {
         failure = error as Error;
       }
@@ -114,11 +118,11 @@ export class MemoryStore implements Store {
   }
 }
 
-export type FaultKind = 'read' | 'write' | 'sync';
+export type FaultKind = 'read' | 'pooled read' | 'write' | 'sync';
 
 /** Fails the n-th call of a kind (counted from 0), once or from then on. */
 export class FaultyStore extends MemoryStore {
-  readonly calls = { read: 0, write: 0, sync: 0 };
+  readonly calls = { read: 0, 'pooled read': 0, write: 0, sync: 0 };
   fault: { kind: FaultKind; at: number; persistent: boolean; code: string } | undefined;
   tripped = false;
 
@@ -135,6 +139,12 @@ export class FaultyStore extends MemoryStore {
     const error = this.#trips('read');
     if (error !== undefined) throw error;
     super.readSync(buffer, offset, length, position);
+  }
+
+  /** Of what was asked for, a part may have been read. */
+  override read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void {
+    const error = this.#trips('pooled read');
+    super.read(buffer, offset, length, position, (failure) => done(failure ?? error ?? null));
   }
 
   override writeSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
