@@ -1,11 +1,15 @@
 /** SCSI Command, Data-In, SCSI Response and the command window (RFC 7143 §4.2.2, §11.3, §11.4, §11.7). */
-import { bidirectionalReadLength, COMMAND, encode, NO_TAG, OP, scsiCommand } from './pdu.js';
+import { bidirectionalReadLength, COMMAND, encode, NO_TAG, OP, scsiCommand, type Pdu } from './pdu.js';
 import type { Requirement } from './requirement.js';
 import { inquiry, read10, reportLuns, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
 import { serialAfter } from './wire.js';
 
 const LOGICAL_UNIT_RESET = 5;
+/** Residual flags (§11.4.1): U of the write, o and u of a bidirectional command's read. */
+const UNDERFLOW = 0x02;
+const READ_UNDERFLOW = 0x08;
+const READ_OVERFLOW = 0x10;
 
 const window: readonly Requirement[] = [
   {
@@ -505,20 +509,40 @@ const headers: readonly Requirement[] = [
   },
   {
     id: 'CMD-32',
-    clause: 'RFC 7143 §11.2.2.4, §11.3.1',
+    clause: 'RFC 7143 §11.2.2.2, §11.4.1, §11.4.5.2',
     level: 'MUST',
-    text: 'a bidirectional command is executed, or refused with CHECK CONDITION and both residuals',
+    text: 'the residuals of a bidirectional command are counted apart, that of the read in bytes 40 to 43 with the flags o and u',
     async run(t, target) {
       const session = await Session.login(target);
-      const { blockBytes } = session;
-      const pdu = session.commandPdu({ cdb: testUnitReady(), read: 0, write: Buffer.alloc(blockBytes) });
-      pdu.u8(1, COMMAND.FINAL | COMMAND.READ | COMMAND.WRITE | COMMAND.SIMPLE);
-      pdu.ahs = bidirectionalReadLength(blockBytes);
-      session.connection.send(pdu);
-      const answer = await session.next();
-      t.ok(answer?.opcode === OP.SCSI_RESPONSE || answer?.opcode === OP.REJECT, `answer ${answer?.opcode}`);
-      if (answer?.opcode === OP.SCSI_RESPONSE && (answer.flags & 0x08) !== 0)
-        t.equal(answer.bufferOffset, blockBytes);
+      const both = async (cdb: Buffer, write: number, read: number): Promise<Pdu> => {
+        const pdu = session.commandPdu({ cdb, read: 0, write: Buffer.alloc(write) });
+        pdu.u8(1, COMMAND.FINAL | COMMAND.READ | COMMAND.WRITE | COMMAND.SIMPLE);
+        pdu.ahs = bidirectionalReadLength(read);
+        session.connection.send(pdu);
+        for (;;) {
+          const answer = await session.next();
+          if (answer?.opcode === OP.SCSI_RESPONSE) return answer;
+          if (answer?.opcode !== OP.DATA_IN) throw new Error(`answer ${answer?.opcode}`);
+          t.equal(answer.flags & 1, 0, 'no status in Data-In: it has room for one residual');
+        }
+      };
+      const none = await both(testUnitReady(), 1024, 1536);
+      t.equal(none.flags, 0x80 | UNDERFLOW | READ_UNDERFLOW);
+      t.equal(none.residual, 1024);
+      t.equal(none.bufferOffset, 1536, 'bidirectional read residual');
+      const short = await both(inquiry(255), 1024, 300);
+      t.equal(short.scsiStatus, STATUS.GOOD);
+      t.equal(short.flags & READ_UNDERFLOW, READ_UNDERFLOW);
+      const moved = 300 - short.bufferOffset;
+      t.ok(moved >= 36 && moved <= 255, `${moved} bytes`);
+      const long = await both(inquiry(255), 0, 20);
+      t.equal(long.flags, 0x80 | READ_OVERFLOW);
+      t.equal(long.bufferOffset, moved - 20);
+      t.equal(long.residual, 0);
+      const failed = await both(Buffer.from([0xff, ...Buffer.alloc(15)]), 512, 513);
+      t.equal(failed.scsiStatus, STATUS.CHECK_CONDITION);
+      t.equal(failed.residual, 512);
+      t.equal(failed.bufferOffset, 513);
       t.same(await session.fence(), []);
     },
   },

@@ -3,7 +3,7 @@ import { decodeKeys, encodeKeys, valuesOf } from './keys.js';
 import { isid, logoutRequest, nopOut, NO_TAG, OP, scsiCommand, STAGE, textRequest } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { inquiry } from './scsi.js';
-import { INITIATOR_NAME, Session } from './session.js';
+import { INITIATOR_NAME, Session, type LoginAnswer } from './session.js';
 import type { Target } from './target.js';
 
 const PROTOCOL_ERROR = 4;
@@ -351,16 +351,105 @@ export const discovery: readonly Requirement[] = [
   },
   {
     id: 'DISC-12',
-    clause: 'RFC 7143 §13.4',
+    clause: 'RFC 7143 §13.4, §13.9',
     level: 'MUST',
-    text: 'a discovery session may name its target, and the first response declares nothing wrong',
+    text: 'a discovery session may name its target: then the first response declares TargetPortalGroupTag, else none does',
     async run(t, target) {
       const session = await Session.connect(target);
-      const { pdu } = await session.loginStep(
-        { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, isid: target.freshIsid() },
-        { InitiatorName: INITIATOR_NAME, SessionType: 'Discovery', TargetName: target.iqn },
-      );
+      const { pdu, keys } = await enter(session, target, { TargetName: target.iqn });
       t.equal(pdu.loginStatus, 0);
+      t.match(valuesOf(keys, 'TargetPortalGroupTag').join(), /^\d{1,5}$/);
+      const unnamed = await Session.connect(target);
+      t.same(valuesOf((await enter(unnamed, target)).keys, 'TargetPortalGroupTag'), []);
+    },
+  },
+  {
+    id: 'DISC-15',
+    clause: 'RFC 7143 §11.13.5, §13.4',
+    level: 'MUST',
+    text: 'a discovery session that names a target which is not there is refused with 0203h',
+    async run(t, target) {
+      const session = await Session.connect(target);
+      const { pdu } = await enter(session, target, { TargetName: 'iqn.1999-12.org.example:none' });
+      t.equal(pdu.loginStatus, 0x0203);
+    },
+  },
+  {
+    id: 'DISC-16',
+    clause: 'RFC 7143 §7.4.2.1 (unnamed ISID rule)',
+    level: 'MUST',
+    text: 'a new discovery session with the same initiator name, ISID and network portal reinstates the old one, another initiator’s does not',
+    async run(t, target) {
+      const old = await discover(target);
+      const other = await Session.login(target, {
+        discovery: true,
+        isid: old.isid,
+        initiatorName: `${INITIATOR_NAME}-2`,
+      });
+      const fresh = await Session.login(target, { discovery: true, isid: old.isid });
+      t.same(await old.connection.untilClosed(), [], 'the old one is closed');
+      for (const session of [other, fresh])
+        t.ok(valuesOf(await sendTargets(t, session, 'All'), 'TargetName').includes(target.iqn));
+      t.not(fresh.tsih, other.tsih, 'each has its own TSIH');
+    },
+  },
+  {
+    id: 'DISC-17',
+    clause: 'RFC 7143 §7.4.2.2 (ISID rule)',
+    level: 'MUST',
+    text: 'a discovery session that names its target is reinstated by a discovery or normal session of the same ISID and target, and by no unnamed one',
+    async run(t, target) {
+      for (const normal of [false, true]) {
+        const old = await Session.connect(target);
+        old.isid = target.freshIsid();
+        t.equal((await enter(old, target, { TargetName: target.iqn })).pdu.loginStatus, 0);
+        const unnamed = await Session.login(target, { discovery: true, isid: old.isid });
+        t.ok(valuesOf(await sendTargets(t, old, 'All'), 'TargetName').includes(target.iqn), 'still there');
+        if (normal) await Session.login(target, { isid: old.isid });
+        else {
+          const fresh = await Session.connect(target);
+          fresh.isid = old.isid;
+          await enter(fresh, target, { TargetName: target.iqn });
+        }
+        t.same(await old.connection.untilClosed(), []);
+        t.ok(valuesOf(await sendTargets(t, unnamed, 'All'), 'TargetName').includes(target.iqn));
+      }
+    },
+  },
+  {
+    id: 'DISC-18',
+    clause: 'RFC 7143 §7.4.2.2 (ISID rule), §11.13.3',
+    level: 'MUST',
+    text: 'a discovery session that names its target reinstates a normal session of the same ISID and target, and no two sessions have one TSIH',
+    async run(t, target) {
+      const normal = await Session.login(target);
+      const beside = await discover(target);
+      t.not(beside.tsih, normal.tsih);
+      const named = await Session.connect(target);
+      named.isid = normal.isid;
+      const { pdu } = await enter(named, target, { TargetName: target.iqn });
+      t.equal(pdu.loginStatus, 0);
+      t.not(pdu.tsih, beside.tsih);
+      await normal.connection.untilClosed();
+    },
+  },
+  {
+    id: 'DISC-19',
+    clause: 'RFC 7143 §7.4.1, §13.20',
+    level: 'MUST',
+    text: 'a discovery session has error recovery level 0, whatever is offered',
+    async run(t, target) {
+      const session = await discover(target, { ErrorRecoveryLevel: '2' });
+      t.equal(session.agreed.get('ErrorRecoveryLevel'), '0');
     },
   },
 ];
+
+/** A login to a discovery session in one request, whatever becomes of it. */
+function enter(session: Session, target: Target, keys: Record<string, string> = {}): Promise<LoginAnswer> {
+  if (session.isid.equals(isid(1))) session.isid = target.freshIsid();
+  return session.loginStep(
+    { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE },
+    { InitiatorName: INITIATOR_NAME, SessionType: 'Discovery', ...keys },
+  );
+}

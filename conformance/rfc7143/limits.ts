@@ -5,13 +5,16 @@
 import { Connection } from './connection.js';
 import { namesFor } from './login.js';
 import { encodeKeys } from './keys.js';
-import { dataOut, encode, loginRequest, OP, STAGE, type Pdu } from './pdu.js';
+import { dataOut, encode, loginRequest, NO_TAG, OP, STAGE, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { read10, STATUS, write10 } from './scsi.js';
 import { Session } from './session.js';
 import { site, startSite } from './site.js';
 import type { Target } from './target.js';
+import { serialAfter } from './wire.js';
 import { pattern } from './write.js';
+
+const ABORT_TASK = 1;
 
 const withLimits = (limits: object): object => ({
   portals: [{ listen: '0.0.0.0:0' }],
@@ -266,6 +269,43 @@ export const limits: readonly Requirement[] = [
       for (const { itt } of r2ts) t.equal((await session.finish(itt, {})).status, STATUS.GOOD);
       const read = await session.execute({ cdb: read10(0, 256), read: data.length });
       t.ok(read.data.equals(data));
+    },
+  },
+  {
+    id: 'LIM-11',
+    clause: 'RFC 7143 §4.2.2.1',
+    level: 'MUST',
+    text: 'a window of one command opens again with each answer, and by a NOP-In without a tag where a command ends without one',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => withLimits({ commandWindow: 1 }));
+      const session = await Session.login(
+        { ...at('a'), host: '127.0.0.1' },
+        { keys: { InitialR2T: 'Yes', ImmediateData: 'No' } },
+      );
+      const isOpen = (pdu: Pdu | undefined): boolean =>
+        pdu !== undefined && !serialAfter(session.cmdSN, pdu.maxCmdSN);
+      const { blockBytes } = session;
+      for (let n = 0; n < 4; n++) {
+        const write = await session.execute({ cdb: write10(8 * n, 8), write: pattern(8 * blockBytes, n) });
+        t.equal(write.status, STATUS.GOOD);
+        t.notOk(isOpen(write.r2ts[0]), 'no other command meanwhile');
+        t.ok(isOpen(write.pdus.at(-1)), 'after the answer of a write that had to wait');
+        const read = await session.execute({ cdb: read10(8 * n, 8), read: 8 * blockBytes });
+        t.ok(read.data.equals(pattern(8 * blockBytes, n)));
+        t.ok(isOpen(read.pdus.at(-1)), 'after the answer of a read');
+      }
+      const referencedTag = session.sendCommand({ cdb: write10(0, 8), write: Buffer.alloc(8 * blockBytes) });
+      await session.expect(OP.R2T);
+      session.sendManage(ABORT_TASK, { referencedTag, refCmdSN: session.cmdSN - 1 });
+      let told = await session.connection.receive();
+      if (told?.opcode === OP.NOP_IN) {
+        t.equal(told.itt, NO_TAG);
+        t.equal(told.ttt, NO_TAG, 'which wants no answer');
+        t.ok(isOpen(told), 'after a command that ended without an answer');
+        told = await session.connection.receive();
+      }
+      t.equal(told?.opcode, OP.TASK_MANAGEMENT_RESPONSE);
+      t.ok(isOpen(told), 'after an abort');
     },
   },
   {

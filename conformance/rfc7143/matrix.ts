@@ -15,6 +15,7 @@ import { portals } from './portals.js';
 import { recovery } from './recovery.js';
 import type { Requirement } from './requirement.js';
 import { taskManagement } from './task-management.js';
+import { text } from './text.js';
 import { untested } from './untested.js';
 import { write } from './write.js';
 
@@ -22,6 +23,7 @@ import { write } from './write.js';
 export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   login,
   negotiation,
+  text,
   chap,
   discovery,
   command,

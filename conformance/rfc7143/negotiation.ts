@@ -469,23 +469,6 @@ export const negotiation: readonly Requirement[] = [
     },
   },
   {
-    id: 'NEG-39',
-    clause: 'RFC 7143 §6.2',
-    level: 'ROBUST',
-    text: 'the reserved words Reject, Irrelevant and NotUnderstood as an offer do no harm',
-    async run(t, target) {
-      for (const value of ['Reject', 'Irrelevant', 'NotUnderstood', 'None', '?']) {
-        const session = await Session.connect(target);
-        session.sendLogin(
-          { transit: false, csg: STAGE.OPERATIONAL, isid: target.freshIsid() },
-          { ...namesFor(target), MaxBurstLength: value },
-        );
-        const pdu = await session.connection.receive();
-        t.ok(pdu === undefined || pdu.opcode === OP.LOGIN_RESPONSE, value);
-      }
-    },
-  },
-  {
     id: 'NEG-41',
     clause: 'RFC 7143 §13.22, §13.26',
     level: 'MUST',

@@ -219,7 +219,9 @@ export class Session {
   async next(patienceMs?: number): Promise<Pdu | undefined> {
     for (;;) {
       const pdu = await this.connection.receive(patienceMs);
-      if (pdu?.opcode !== OP.NOP_IN || pdu.ttt === NO_TAG) return pdu;
+      if (pdu?.opcode !== OP.NOP_IN || pdu.itt !== NO_TAG) return pdu;
+      // Without a tag it only tells the window (RFC 7143 §11.19).
+      if (pdu.ttt === NO_TAG) continue;
       this.connection.send(
         nopOut({
           itt: NO_TAG,

@@ -11,7 +11,8 @@ import type { IscsiCounters } from './counters.js';
 import { digestMatches, padding } from './framing.js';
 import { FullFeature } from './full-feature.js';
 import { LoginPhase, type LoginOwner } from './login-phase.js';
-import { Login, type LoginResult, type LoginServices } from './login.js';
+import { Login } from './login.js';
+import type { LoginResult, LoginServices } from './login-services.js';
 import { Negotiation, type Parameters } from './negotiation.js';
 import type { IscsiLimits, Log } from './options.js';
 import type { Pdu } from './pdu.js';
@@ -53,6 +54,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   readonly log: Log;
   readonly counters: IscsiCounters;
   readonly since = new Date();
+  readonly openedAtMs = performance.now();
   #phase: Phase = 'login';
   #session: Session | undefined;
   #fullFeature: FullFeature | undefined;

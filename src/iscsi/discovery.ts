@@ -2,6 +2,7 @@
  * SendTargets (RFC 7143 Appendix C): which targets, at which addresses, the asker may log in to.
  */
 import type { Asker, IscsiTargetOptions, PortalOptions } from './options.js';
+import { mightEnter } from './visibility.js';
 
 /** A portal as it is listening, with the address that the asker used. */
 export interface ListeningPortal extends PortalOptions {
@@ -41,12 +42,7 @@ export function sendTargets(request: SendTargetsRequest): [string, string][] | u
 }
 
 function visible(target: IscsiTargetOptions, request: SendTargetsRequest, portal: ListeningPortal): boolean {
-  const asker = { ...request.asker, portalGroupTag: portal.portalGroupTag, user: undefined };
-  if (target.access(asker) !== undefined) return true;
-  // Rules may name a CHAP user, who is known only after the login: each that could log in counts.
-  return target
-    .authentication(asker)
-    .users.some(({ name }) => target.access({ ...asker, user: name }) !== undefined);
+  return mightEnter(target, { ...request.asker, portalGroupTag: portal.portalGroupTag, user: undefined });
 }
 
 const ANY = new Set(['0.0.0.0', '::', '']);

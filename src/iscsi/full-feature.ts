@@ -56,6 +56,8 @@ export class FullFeature implements TaskHost, Carrier {
   /** Immediate tasks in flight. */
   #immediates = 0;
   #submitting: IscsiTask | undefined;
+  /** 1 while a command is submitted that has not been answered yet: it is not among the session's tasks. */
+  #unlisted = 0;
   #closed = false;
 
   constructor(owner: FullFeatureOwner, session: Session, parameters: Parameters, text: TextExchange) {
@@ -86,7 +88,7 @@ export class FullFeature implements TaskHost, Carrier {
     return this.#session.expCmdSN;
   }
   maxCmdSN(): number {
-    return this.#session.maxCmdSN();
+    return this.#session.maxCmdSN(this.#unlisted);
   }
   takeTransferTag(): number {
     return this.#session.takeTransferTag();
@@ -94,10 +96,18 @@ export class FullFeature implements TaskHost, Carrier {
   pin(bytes: number): void {
     this.#owner.pin(bytes);
   }
+  leaves(task: IscsiTask): void {
+    // Else the last answer would tell of a window that it has itself made wider: one of a single command stayed shut.
+    if (task.submitting) this.#unlisted = 0;
+    else this.#session.tasks.delete(task.itt);
+  }
   ended(task: IscsiTask): void {
     // A task that ends within its submit is still on the SCSI layer's stack; #command gives it back.
     if (task.submitting) return;
+    const shut = this.#session.windowIsShut;
     this.#session.tasks.delete(task.itt);
+    // It ended without a word, and nothing else may be due that would tell of the place.
+    if (shut && this.#session.hasRoom && !this.over) this.#tell(TAG_NONE);
     this.#recycle(task);
     // Perhaps the last one that its connection was waiting for.
     this.#owner.pin(0);
@@ -186,6 +196,7 @@ export class FullFeature implements TaskHost, Carrier {
     task.immediate = immediate;
     task.arrivedMs = this.#owner.heardAtMs;
     const bytes = view.getUint32(at + 20);
+    task.bidirectional = (flags & (COMMAND_READ | COMMAND_WRITE)) === (COMMAND_READ | COMMAND_WRITE);
     task.expectedDataOut = (flags & COMMAND_WRITE) !== 0 ? bytes : 0;
     task.expectedDataIn = (flags & (COMMAND_READ | COMMAND_WRITE)) === COMMAND_READ ? bytes : 0;
     task.lunHigh = view.getUint32(at + 8);
@@ -197,6 +208,7 @@ export class FullFeature implements TaskHost, Carrier {
     task.cdbLength = 16;
     task.submitting = true;
     this.#submitting = task;
+    this.#unlisted = 1;
 
     const fault =
       pdu.ahsBytes > 0 && !readAhs(task, pdu)
@@ -209,6 +221,7 @@ export class FullFeature implements TaskHost, Carrier {
 
     task.submitting = false;
     this.#submitting = undefined;
+    this.#unlisted = 0;
     if (task.over && !task.held) this.#recycle(task);
     else {
       session.tasks.set(itt, task);
@@ -311,11 +324,16 @@ export class FullFeature implements TaskHost, Carrier {
 
   /** NOP-In as a ping (§11.19): the initiator has to answer. */
   ping(): void {
+    this.#tell(this.takeTransferTag());
+  }
+
+  /** A NOP-In carries the numbers of now; one without a tag wants no answer. */
+  #tell(ttt: number): void {
     sendPdu(
       this.transmit,
       this.parameters,
       { statSN: this.#owner.statSN, expCmdSN: this.expCmdSN(), maxCmdSN: this.maxCmdSN() },
-      { opcode: RESPONSE.NOP_IN, itt: TAG_NONE, ttt: this.takeTransferTag() },
+      { opcode: RESPONSE.NOP_IN, itt: TAG_NONE, ttt },
     );
   }
 

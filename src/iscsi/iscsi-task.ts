@@ -37,6 +37,8 @@ export class IscsiTask extends Task {
   /** Initiator task tag. */
   itt = 0;
   immediate = false;
+  /** Reads and writes at once (R and W, §11.3.1): residuals are counted apart. */
+  bidirectional = false;
   /** True once the SCSI layer has ended the task. */
   over = false;
   /** True while the transport's receive callback that brought the command is still in it. */
@@ -177,14 +179,19 @@ export class IscsiTask extends Task {
   }
 
   #dataInEnded(): void {
-    if (this.host.retained !== undefined) this.#respond(SCSI_GOOD, undefined);
+    if (!this.#collapses) this.#respond(SCSI_GOOD, undefined);
     this.#finish();
   }
 
   /**
    * §11.7: status travels in the last PDU (phase collapse). Not where PDUs may be asked for again: data and status then
-   * have each a number of their own, and ExpDataSN in the response tells how many PDUs there were.
+   * have each a number of their own, and ExpDataSN in the response tells how many PDUs there were. Nor for a command that
+   * has two residuals.
    */
+  get #collapses(): boolean {
+    return this.host.retained === undefined && !this.bidirectional;
+  }
+
   #dataInHeader(view: DataView, offset: number, length: number, last: boolean): void {
     const host = this.host;
     const position = this.#dataInSent;
@@ -196,10 +203,11 @@ export class IscsiTask extends Task {
       this.#burstSent = 0;
     }
     let residual = 0;
-    const status = last && host.retained === undefined;
+    const status = last && this.#collapses;
     if (status) {
       residual = this.#residual();
       flags |= DATA_IN_STATUS | residualFlag(residual);
+      host.leaves(this);
     }
     const dataSN = this.takeDataSN();
     view.setUint32(offset + 8, 0);
@@ -287,9 +295,17 @@ export class IscsiTask extends Task {
    * What was expected and not moved is positive (underflow), what did not fit is negative (overflow); §11.4.5.
    */
   #residual(): number {
+    if (this.bidirectional) return this.expectedDataOut - this.out.wantedBytes;
     if (this.#dataInWanted > this.expectedDataIn) return this.expectedDataIn - this.#dataInWanted;
     if (this.out.wantedBytes > this.expectedDataOut) return this.expectedDataOut - this.out.wantedBytes;
     return this.expectedDataIn - this.#dataInSent + (this.expectedDataOut - this.out.wantedBytes);
+  }
+
+  /** Of a bidirectional command's read (§11.4.4). */
+  #readResidual(): number {
+    if (!this.bidirectional) return 0;
+    const moved = this.#dataInWanted > this.expectedDataIn ? this.#dataInWanted : this.#dataInSent;
+    return this.expectedDataIn - moved;
   }
 
   override discard(): void {
@@ -344,10 +360,11 @@ export class IscsiTask extends Task {
     const offset = host.transmit.reserve(wireBytes(host.parameters, senseBytes));
     const { view, buffer } = host.transmit;
     const residual = this.#residual();
-    view.setUint32(
-      offset,
-      (RESPONSE.SCSI_RESPONSE << 24) | ((FINAL | residualFlag(residual)) << 16) | status,
-    );
+    const readResidual = this.#readResidual();
+    // The flags of the read stand two bits higher (§11.4.1).
+    const flags = FINAL | residualFlag(residual) | (residualFlag(readResidual) << 2);
+    host.leaves(this);
+    view.setUint32(offset, (RESPONSE.SCSI_RESPONSE << 24) | (flags << 16) | status);
     view.setUint32(offset + 4, senseBytes);
     view.setUint32(offset + 8, 0);
     view.setUint32(offset + 12, 0);
@@ -359,7 +376,7 @@ export class IscsiTask extends Task {
     view.setUint32(offset + 28, host.expCmdSN());
     view.setUint32(offset + 32, host.maxCmdSN());
     view.setUint32(offset + 36, kept === undefined ? this.#dataSN : kept.first + kept.pdus.length);
-    view.setUint32(offset + 40, 0);
+    view.setUint32(offset + 40, Math.abs(readResidual));
     view.setUint32(offset + 44, Math.abs(residual));
     if (sense !== undefined && senseBytes > 0) {
       const at = offset + dataOffset(host.parameters);

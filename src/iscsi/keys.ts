@@ -2,11 +2,11 @@
  * Every text key of RFC 7143 §13 (and RFC 7144 §7, RFC 7143 §12 for AuthMethod), in one table.
  *
  * `result` is the function that makes one value of an offer and our own wish; 'declare' keys have no result: each
- * side says its own value, and the other obeys it.
+ * side says its own value, and the other obeys it. 'ask' is a question, 'refuse' a key that nothing is agreed on by.
  */
 import type { IscsiLimits } from './options.js';
 
-export type KeyResult = 'and' | 'or' | 'minimum' | 'maximum' | 'choose' | 'declare';
+export type KeyResult = 'and' | 'or' | 'minimum' | 'maximum' | 'choose' | 'declare' | 'ask' | 'refuse';
 
 export interface KeyRule {
   readonly name: string;
@@ -14,8 +14,8 @@ export interface KeyRule {
   readonly clause: string;
   readonly kind: 'boolean' | 'number' | 'list' | 'text';
   readonly result: KeyResult;
-  /** Stages of the login in which it may appear: security, operational. */
-  readonly stages: 'security' | 'operational' | 'any';
+  /** Stages of the login in which it may appear: security, operational, both, or none of them. */
+  readonly stages: 'security' | 'operational' | 'any' | 'none';
   /** May it appear in a text request of the full feature phase? */
   readonly fullFeature: boolean;
   /** Only in the leading login of a session (scope "LO" and session-wide keys). */
@@ -91,6 +91,21 @@ export const KEYS: readonly KeyRule[] = [
   declared('TargetPortalGroupTag', 'RFC 7143 §13.9', 'target', true),
   declared('SessionType', 'RFC 7143 §13.21', 'initiator', true),
   declared('X#NodeArchitecture', 'RFC 7143 §13.26', 'both', true),
+  {
+    ...CONNECTION,
+    name: 'SendTargets',
+    clause: 'RFC 7143 §13.3',
+    kind: 'text',
+    result: 'ask',
+    stages: 'none',
+    fullFeature: true,
+    sender: 'initiator',
+    initial: undefined,
+  },
+  obsolete('IFMarker', 'boolean'),
+  obsolete('OFMarker', 'boolean'),
+  obsolete('IFMarkInt', 'text'),
+  obsolete('OFMarkInt', 'text'),
   {
     ...SESSION,
     name: 'InitialR2T',
@@ -236,6 +251,20 @@ function declared(
     leadingOnly,
     sender,
     normalOnly: false,
+    initial: undefined,
+  };
+}
+
+/** Markers: known, so that they are not answered by NotUnderstood, and never agreed on. */
+function obsolete(name: string, kind: 'boolean' | 'text'): KeyRule {
+  return {
+    ...CONNECTION,
+    name,
+    clause: 'RFC 7143 §13.25',
+    kind,
+    result: 'refuse',
+    stages: 'any',
+    fullFeature: true,
     initial: undefined,
   };
 }

@@ -4,7 +4,8 @@
  */
 import { LOGIN_STATUS, OPCODE_MASK, REQUEST } from './constants.js';
 import type { IscsiCounters } from './counters.js';
-import type { Login, LoginAnswer, LoginResult } from './login.js';
+import type { Login } from './login.js';
+import type { LoginAnswer, LoginResult } from './login-services.js';
 import type { Parameters } from './negotiation.js';
 import type { Log } from './options.js';
 import { sendPdu, type Pdu } from './pdu.js';

@@ -12,57 +12,18 @@ import { Chap } from './chap.js';
 import { CONTINUE, FINAL, IMMEDIATE, LOGIN_STATUS, RESPONSE, STAGE, type LoginStatus } from './constants.js';
 import { normaliseName } from './names.js';
 import { Negotiation, NegotiationError } from './negotiation.js';
-import type { Asker, AuthenticationOptions, IscsiLimits, IscsiTargetOptions } from './options.js';
+import type { LoginAnswer, LoginResult, LoginServices } from './login-services.js';
+import type { Asker, AuthenticationOptions, IscsiTargetOptions } from './options.js';
 import type { AnswerFields, Pdu } from './pdu.js';
 import { formatText, parseText, TextError } from './text.js';
+import { mightEnter } from './visibility.js';
 
 /** Text of one login request, over all PDUs that it is continued in. */
 const TEXT_BYTES_MAX = 65_536;
-/** Data segment that an initiator surely takes during login (§13.12). */
+/** Longest data segment that is sent during login: what an initiator takes that declares nothing (§13.12). */
 const RESPONSE_BYTES_MAX = 8192;
-
-/** What the server decides about a login. */
-export interface LoginServices {
-  readonly limits: IscsiLimits;
-  readonly address: string;
-  readonly portalGroupTag: number;
-  findTarget: (name: string) => IscsiTargetOptions | undefined;
-  discoveryAuthentication: (asker: Asker) => AuthenticationOptions;
-  /** Told who failed to authenticate; returns how long the answer is to be held back, in ms. */
-  refused: (initiator: string, why: string) => number;
-  /** What the session of this handle has negotiated, for a login that joins it. */
-  negotiationOf: (tsih: number) => Negotiation | undefined;
-  /** Creates or joins the session; a status other than SUCCESS refuses. */
-  enter: (login: LoginResult) => { status: LoginStatus; tsih: number };
-}
-
-/** A login that may enter the full feature phase. */
-export interface LoginResult {
-  initiatorName: string;
-  /** Six bytes in hexadecimal. */
-  isid: string;
-  /** As requested: 0 for a new session. */
-  tsih: number;
-  cid: number;
-  /** CmdSN of the login, which the first command of the session carries too. */
-  cmdSN: number;
-  /** Undefined: a discovery session. */
-  target: IscsiTargetOptions | undefined;
-  user: string | undefined;
-  negotiation: Negotiation;
-  /** Longest data segment that was declared to the initiator. */
-  maxRecvDataSegmentBytes: number;
-}
-
-/** What to send, and whether the login ends with it. */
-export interface LoginAnswer {
-  fields: AnswerFields;
-  outcome: 'continue' | 'full-feature' | 'failed';
-  /** For the log. */
-  why: string | undefined;
-  /** Hold the answer back that long. */
-  delayMs: number;
-}
+/** Who asks for what: said in the first request, or never. */
+const INTRODUCTION: ReadonlySet<string> = new Set(['InitiatorName', 'SessionType', 'TargetName']);
 
 class Refusal extends Error {
   readonly status: LoginStatus;
@@ -85,6 +46,7 @@ export class Login {
   #rest: Buffer | undefined;
   #asker: Asker | undefined;
   #target: IscsiTargetOptions | undefined;
+  #named: string | undefined;
   #authentication: AuthenticationOptions | undefined;
   #authenticated = false;
   #user: string | undefined;
@@ -147,6 +109,8 @@ export class Login {
 
     const reply: [string, string][] = [];
     if (!this.#introduced) this.#introduce(pairs, reply);
+    else if (pairs.some(([key]) => INTRODUCTION.has(key)))
+      throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'names or session type after the first request');
     const agreed =
       this.#stage === STAGE.SECURITY
         ? this.#security(pairs, reply, transit)
@@ -191,6 +155,7 @@ export class Login {
     const type = keys.get('SessionType') ?? 'Normal';
     if (type === 'Discovery') {
       this.negotiation.discovery = true;
+      this.#nameTarget(keys.get('TargetName'), this.#asker, reply);
       this.#authentication = this.#services.discoveryAuthentication(this.#asker);
     } else if (type === 'Normal') this.#chooseTarget(keys.get('TargetName'), this.#asker, reply);
     else throw new Refusal(LOGIN_STATUS.SESSION_TYPE_NOT_SUPPORTED, 'unknown SessionType');
@@ -202,13 +167,26 @@ export class Login {
       throw new Refusal(LOGIN_STATUS.AUTHENTICATION_FAILURE, 'authentication is required');
   }
 
-  #chooseTarget(name: string | undefined, asker: Asker, reply: [string, string][]): void {
-    if (name === undefined) throw new Refusal(LOGIN_STATUS.MISSING_PARAMETER, 'TargetName is missing');
+  #findTarget(name: string, asker: Asker): IscsiTargetOptions {
     const target = this.#services.findTarget(name.toLowerCase());
     // A target that the asker may not see is answered as one that isn't there.
     if (target === undefined || !mightEnter(target, asker))
       throw new Refusal(LOGIN_STATUS.NOT_FOUND, 'no such target for this initiator');
+    return target;
+  }
+
+  /** A discovery session may name a target too ("named discovery session", §7.4.2.2). */
+  #nameTarget(name: string | undefined, asker: Asker, reply: [string, string][]): void {
+    if (name === undefined) return;
+    this.#named = this.#findTarget(name, asker).name;
+    this.#declare('TargetPortalGroupTag', String(this.#services.portalGroupTag), reply);
+  }
+
+  #chooseTarget(name: string | undefined, asker: Asker, reply: [string, string][]): void {
+    if (name === undefined) throw new Refusal(LOGIN_STATUS.MISSING_PARAMETER, 'TargetName is missing');
+    const target = this.#findTarget(name, asker);
     this.#target = target;
+    this.#named = target.name;
     this.negotiation.prefer(target.limits ?? {});
     this.#authentication = target.authentication(asker);
     const moved = target.moved?.(asker);
@@ -220,8 +198,13 @@ export class Login {
         `moved to ${moved.address}`,
       );
     }
-    reply.push(['TargetPortalGroupTag', String(this.#services.portalGroupTag)]);
-    if (target.alias !== undefined) reply.push(['TargetAlias', target.alias]);
+    this.#declare('TargetPortalGroupTag', String(this.#services.portalGroupTag), reply);
+    if (target.alias !== undefined) this.#declare('TargetAlias', target.alias, reply);
+  }
+
+  #declare(key: string, value: string, reply: [string, string][]): void {
+    this.negotiation.tell(key);
+    reply.push([key, value]);
   }
 
   // ---- security stage
@@ -244,7 +227,7 @@ export class Login {
   }
 
   #authMethod(value: string, reply: [string, string][]): void {
-    this.negotiation.once('AuthMethod');
+    this.negotiation.propose('AuthMethod', value);
     const methods = value.split(',');
     const required = !this.#authenticated;
     const chosen = required ? 'CHAP' : 'None';
@@ -288,7 +271,8 @@ export class Login {
       this.#offer(key, value, 'operational', reply);
     if (!this.#declared) {
       this.#declared = true;
-      reply.push(['MaxRecvDataSegmentLength', String(this.#services.limits.maxRecvDataSegmentBytes)]);
+      const bytes = this.#services.limits.maxRecvDataSegmentBytes;
+      this.#declare('MaxRecvDataSegmentLength', String(bytes), reply);
     }
     return true;
   }
@@ -301,9 +285,10 @@ export class Login {
   // ---- answers
 
   #respond(itt: number, text: Buffer, transit: boolean, next: number): LoginAnswer {
-    const data = text.subarray(0, RESPONSE_BYTES_MAX);
-    const more = text.length > RESPONSE_BYTES_MAX;
-    this.#rest = more ? text.subarray(RESPONSE_BYTES_MAX) : undefined;
+    const room = Math.min(RESPONSE_BYTES_MAX, Number(this.negotiation.value('MaxRecvDataSegmentLength')));
+    const data = text.subarray(0, room);
+    const more = text.length > room;
+    this.#rest = more ? text.subarray(room) : undefined;
     const leaves = transit && !more;
     const stage = this.#stage;
     let tsih = this.#first?.tsih ?? 0;
@@ -333,6 +318,7 @@ export class Login {
       cid: first.cid,
       cmdSN: first.cmdSN,
       target: this.#target,
+      targetName: this.#named,
       user: this.#user,
       negotiation: this.negotiation,
       maxRecvDataSegmentBytes: this.#declared
@@ -382,11 +368,3 @@ const EMPTY = Buffer.alloc(0);
 
 const leadsTo = (current: number, next: number): boolean =>
   next === STAGE.FULL_FEATURE || (current === STAGE.SECURITY && next === STAGE.OPERATIONAL);
-
-/** True if a rule lets the asker in, or could once a user has authenticated. */
-function mightEnter(target: IscsiTargetOptions, asker: Asker): boolean {
-  if (target.access(asker) !== undefined) return true;
-  return target
-    .authentication(asker)
-    .users.some(({ name }) => target.access({ ...asker, user: name }) !== undefined);
-}

@@ -41,22 +41,18 @@ export class NegotiationError extends Error {
   override readonly name = 'NegotiationError';
 }
 
-/** Keys that RFC 7143 §13.25 obsoletes, which must not be answered NotUnderstood. */
-const OBSOLETE: ReadonlyMap<string, string> = new Map([
-  ['IFMarker', 'No'],
-  ['OFMarker', 'No'],
-  ['IFMarkInt', 'Reject'],
-  ['OFMarkInt', 'Reject'],
-]);
-
-/** Answers that close a negotiation without a result (§6.2). */
-const CONSTANTS: ReadonlySet<string> = new Set(['NotUnderstood', 'Irrelevant', 'Reject']);
+/** Answers that close a negotiation without a result, which nobody may propose (§6.2). */
+const ANSWERS: ReadonlySet<string> = new Set(['NotUnderstood', 'Irrelevant', 'Reject']);
 
 export class Negotiation {
   #limits: IscsiLimits;
   readonly #values = new Map<string, KeyValue>();
   /** Keys that the initiator sent in this negotiation: each may come once (§6.2). */
   readonly #seen = new Set<string>();
+  /** What this target has declared of its own accord. */
+  readonly #told = new Set<string>();
+  /** Values of a text negotiation that is not over: they hold when it ends well, all of them, or never (§6.4). */
+  readonly #changes = new Map<string, KeyValue>();
   discovery = false;
   /** False when the login joins a session that exists: its session-wide keys are settled (§13, "LO"). */
   #leading = true;
@@ -82,9 +78,23 @@ export class Negotiation {
     }
   }
 
-  /** A new text negotiation of the full feature phase begins: keys may be named again. */
+  /** A text negotiation of the full feature phase begins, the one before is void: keys may be named again. */
   restart(): void {
     this.#seen.clear();
+    this.#changes.clear();
+  }
+
+  /** A text negotiation has ended well. True if values have changed. */
+  settle(): boolean {
+    const changed = this.#changes.size > 0;
+    for (const [name, value] of this.#changes) this.#values.set(name, value);
+    this.restart();
+    return changed;
+  }
+
+  /** This target declares a key: the initiator may answer that it doesn't know it. */
+  tell(name: string): void {
+    this.#told.add(name);
   }
 
   /** What a key stands at; declared texts are undefined until they came. */
@@ -102,27 +112,30 @@ export class Negotiation {
    * Throws NegotiationError for what ends the negotiation.
    */
   offer(name: string, value: string, stage: NegotiationStage): string | undefined {
-    this.once(name, false);
-    // An answer of the initiator to a declaration of ours needs no answer, and closes nothing that is open.
     const rule = keyRule(name);
-    if (CONSTANTS.has(value)) return undefined;
-    this.once(name);
-    if (rule === undefined) return OBSOLETE.get(name) ?? 'NotUnderstood';
+    // An answer of the initiator to a declaration of ours needs no answer, and closes nothing that is open.
+    if (ANSWERS.has(value) && this.#told.has(name)) return undefined;
+    this.propose(name, value);
+    if (rule === undefined) return 'NotUnderstood';
     if (rule.sender === 'target') return 'Reject';
     if (!allowed(rule, stage)) {
-      if (stage === 'full-feature' || rule.stages === 'security') return 'Reject';
+      if (stage === 'full-feature' || rule.stages === 'security' || rule.stages === 'none') return 'Reject';
       throw new NegotiationError(`${name} does not belong to this stage`);
     }
+    // §13.25 asks for Reject and allows No, which initiators of RFC 3720 that offer No are made for.
+    if (rule.result === 'refuse') return rule.kind === 'boolean' && value === 'No' ? 'No' : 'Reject';
     if (rule.leadingOnly && !this.#leading && rule.result !== 'declare') return 'Reject';
     if (rule.normalOnly && this.discovery) return 'Irrelevant';
     if (name === 'FirstBurstLength' && this.#noUnsolicited()) return 'Irrelevant';
-    return rule.result === 'declare' ? this.#declare(rule, value) : this.#resolve(rule, value);
+    if (rule.result !== 'declare') return this.#resolve(rule, value);
+    return this.#declare(rule, value, stage === 'full-feature' ? this.#changes : this.#values);
   }
 
-  /** Throws NegotiationError if the key came before in this negotiation (§6.2); else it has come now, if `counts`. */
-  once(name: string, counts = true): void {
+  /** Counts a proposal; throws NegotiationError if the key came before in this negotiation, or is a reserved word (§6.2). */
+  propose(name: string, value: string): void {
+    if (isReserved(keyRule(name), value))
+      throw new NegotiationError(`a reserved word is proposed for ${name}`);
     if (this.#seen.has(name)) throw new NegotiationError(`${name} came twice`);
-    if (!counts) return;
     if (this.#seen.size >= SEEN_MAX) throw new NegotiationError('too many keys');
     this.#seen.add(name);
   }
@@ -131,15 +144,15 @@ export class Negotiation {
     return this.#values.get('InitialR2T') === true && this.#values.get('ImmediateData') === false;
   }
 
-  #declare(rule: KeyRule, value: string): string | undefined {
+  #declare(rule: KeyRule, value: string, into: Map<string, KeyValue>): string | undefined {
     if (rule.kind === 'text') {
       if (Buffer.byteLength(value) > TEXT_BYTES_MAX) return 'Reject';
-      this.#values.set(rule.name, value);
+      into.set(rule.name, value);
       return undefined;
     }
     const number = this.#numberInRange(rule, value);
     if (number === undefined) return 'Reject';
-    this.#values.set(rule.name, number);
+    into.set(rule.name, number);
     return undefined;
   }
 
@@ -209,6 +222,12 @@ export class Negotiation {
 const TEXT_BYTES_MAX = 255;
 /** Distinct keys that one negotiation may name; far more than the standard has, far less than would hurt. */
 const SEEN_MAX = 128;
+
+/** §6.2: words that only an answer may be; None is a value of lists, and may be a text. */
+function isReserved(rule: KeyRule | undefined, value: string): boolean {
+  if (rule?.kind === 'list') return value.split(',').some((item) => ANSWERS.has(item));
+  return ANSWERS.has(value) || (value === 'None' && (rule?.kind === 'boolean' || rule?.kind === 'number'));
+}
 
 function allowed(rule: KeyRule, stage: NegotiationStage): boolean {
   if (stage === 'full-feature') return rule.fullFeature;

@@ -6,10 +6,11 @@ import { LOGIN_STATUS, type LoginStatus } from './constants.js';
 import { emptyCounters } from './counters.js';
 import { Connection, type ConnectionServices } from './connection.js';
 
+import { DiscoverySessions } from './discovery-sessions.js';
 import { sendTargets, type ListeningPortal } from './discovery.js';
 import { FailedLogins } from './failed-logins.js';
 import { admission } from './half-open.js';
-import type { LoginResult, LoginServices } from './login.js';
+import type { LoginResult, LoginServices } from './login-services.js';
 import type {
   IscsiLimits,
   IscsiServerOptions,
@@ -40,6 +41,7 @@ export class IscsiServer implements IscsiService {
   #listeners: Listener[] = [];
   readonly #connections = new Set<Connection>();
   readonly #sessions: Sessions;
+  readonly #discovery: DiscoverySessions;
   readonly #spin: Spin;
   readonly #failedLogins = new FailedLogins();
   readonly counters = emptyCounters();
@@ -51,6 +53,7 @@ export class IscsiServer implements IscsiService {
     this.#targets = new Map(options.targets.map((target) => [target.name, target]));
     this.#discoveryAuthentication = options.discoveryAuthentication;
     this.#sessions = new Sessions(options.limits, options.log);
+    this.#discovery = new DiscoverySessions(this.#sessions);
     this.#spin = new Spin(options.limits.spinUs);
   }
 
@@ -213,6 +216,7 @@ export class IscsiServer implements IscsiService {
         this.#connections.delete(connection);
         const { session, ending } = connection;
         log.debug({ address: connection.wire.remoteAddress, why: ending.why }, 'connection closed');
+        this.#discovery.leave(connection);
         if (session !== undefined) this.#sessions.leave(session, connection, ending.how, ending.why);
       },
     };
@@ -244,16 +248,14 @@ export class IscsiServer implements IscsiService {
     portal: ListeningPortal,
     login: LoginResult,
   ): { status: LoginStatus; tsih: number } {
-    const { initiatorName, user } = login;
-    // A discovery session needs no more than a handle that isn't 0 (RFC 7143 §11.13.3), and has one connection.
+    const { initiatorName, isid, user } = login;
+    const { portalGroupTag } = portal;
+    const place = { targetName: login.targetName, portalGroupTag, portal: localPortal(connection) };
     if (login.target === undefined)
-      return login.tsih === 0
-        ? { status: LOGIN_STATUS.SUCCESS, tsih: 1 }
-        : { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST, tsih: 0 };
+      return this.#discovery.enter({ initiatorName, isid, ...place }, login.tsih, connection);
     // A reload may have come while the login was under way: what holds now counts.
     const target = this.#targets.get(login.target.name);
     if (target === undefined) return { status: LOGIN_STATUS.NOT_FOUND, tsih: 0 };
-    const { portalGroupTag } = portal;
     const address = connection.wire.remoteAddress;
     const asker = { initiatorName, address, portalGroupTag, user };
     const { users } = target.authentication(asker);
@@ -266,7 +268,7 @@ export class IscsiServer implements IscsiService {
       target,
       luns,
       address,
-      identity: { initiatorName, isid: login.isid, portalGroupTag, user },
+      identity: { initiatorName, isid, portalGroupTag, user },
       tsih: login.tsih,
       cid: login.cid,
       cmdSN: login.cmdSN,
@@ -274,6 +276,7 @@ export class IscsiServer implements IscsiService {
     });
     if (session === undefined) return { status, tsih: 0 };
     this.counters.logins++;
+    if (login.tsih === 0) this.#discovery.end({ initiatorName, isid, ...place });
     connection.join(session);
     return { status, tsih: session.tsih };
   }
@@ -296,8 +299,7 @@ export class IscsiServer implements IscsiService {
     const now = performance.now();
     for (const connection of this.#connections) {
       if (connection.phase === 'login') {
-        if (Date.now() - connection.since.getTime() > limits.loginTimeoutMs)
-          connection.fail('the login took too long');
+        if (now - connection.openedAtMs > limits.loginTimeoutMs) connection.fail('the login took too long');
         continue;
       }
       if (connection.phase === 'discovery' && now - connection.heardAtMs > discoveryIdleMs(limits)) {
@@ -411,6 +413,8 @@ function stop(listeners: readonly Listener[]): void {
 }
 
 const isAt = (a: PortalOptions, b: PortalOptions): boolean => a.host === b.host && a.port === b.port;
+
+const localPortal = ({ wire }: Connection): string => `${wire.localAddress}:${wire.localPort}`;
 
 /** Discovery takes a moment; nobody is asked whether he is still there. */
 const discoveryIdleMs = ({ loginTimeoutMs }: IscsiLimits): number => 2 * loginTimeoutMs;

@@ -159,12 +159,22 @@ export class Session {
 
   /**
    * The window that is left beside the tasks in flight. MaxCmdSN never goes back (§4.2.2.1): a smaller window shows
-   * by staying where it is while ExpCmdSN moves on.
+   * by staying where it is while ExpCmdSN moves on. `unlisted`: commands that are about to join the tasks.
    */
-  maxCmdSN(): number {
-    const wanted = serialAdd(this.expCmdSN, this.window - 1 - this.tasks.size);
+  maxCmdSN(unlisted = 0): number {
+    const wanted = serialAdd(this.expCmdSN, this.window - 1 - this.tasks.size - unlisted);
     if (serialDistance(wanted, this.#maxCmdSN) > 0) this.#maxCmdSN = wanted;
     return this.#maxCmdSN;
+  }
+
+  /** True while the initiator knows of no place for a command. */
+  get windowIsShut(): boolean {
+    return serialDistance(this.expCmdSN, this.#maxCmdSN) > 0;
+  }
+
+  /** True if one more command could be outstanding. */
+  get hasRoom(): boolean {
+    return this.tasks.size < this.window;
   }
 
   /** True if a command with this number may be taken now or later (§4.2.2.1); others are ignored. */

@@ -26,6 +26,8 @@ export class Sessions {
   readonly #limits: IscsiLimits;
   readonly #log: Log;
   readonly #byTsih = new Map<number, Session>();
+  /** Of discovery sessions. */
+  readonly #lent = new Set<number>();
   #lastTsih = 0;
 
   constructor(limits: IscsiLimits, log: Log) {
@@ -51,9 +53,14 @@ export class Sessions {
   }
 
   #find({ target, identity }: EnterRequest): Session | undefined {
+    return this.find(target.name, identity);
+  }
+
+  /** The session of an initiator port with a target's portal group: there is one at most (ISID rule, §4.4.3). */
+  find(targetName: string, identity: Omit<SessionIdentity, 'user'>): Session | undefined {
     return this.all().find(
       (session) =>
-        session.target.name === target.name &&
+        session.target.name === targetName &&
         session.identity.initiatorName === identity.initiatorName &&
         session.identity.isid === identity.isid &&
         session.identity.portalGroupTag === identity.portalGroupTag,
@@ -114,9 +121,20 @@ export class Sessions {
   #takeTsih(): number | undefined {
     for (let tries = 0; tries < TSIH_MAX; tries++) {
       this.#lastTsih = this.#lastTsih === TSIH_MAX ? 1 : this.#lastTsih + 1;
-      if (!this.#byTsih.has(this.#lastTsih)) return this.#lastTsih;
+      if (!this.#byTsih.has(this.#lastTsih) && !this.#lent.has(this.#lastTsih)) return this.#lastTsih;
     }
     return undefined;
+  }
+
+  /** A session handle for a session that is none of these; undefined if there is none left. */
+  lendTsih(): number | undefined {
+    const tsih = this.#takeTsih();
+    if (tsih !== undefined) this.#lent.add(tsih);
+    return tsih;
+  }
+
+  takeBackTsih(tsih: number): void {
+    this.#lent.delete(tsih);
   }
 
   /** A connection is gone: its tasks end, and with the last connection the session (§4.2.6). */

@@ -28,6 +28,8 @@ export interface TaskHost {
   pin(bytes: number): void;
   /** The SCSI layer gives the task up: nothing more of it reaches the initiator. */
   discarded(task: IscsiTask): void;
+  /** The status is about to go: the task no longer takes a place in the command window. */
+  leaves(task: IscsiTask): void;
   /** The task's end was reported (or swallowed); it can be forgotten. */
   ended(task: IscsiTask): void;
 }

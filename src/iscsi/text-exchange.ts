@@ -50,14 +50,14 @@ export class TextExchange {
 
     if (this.#rest !== undefined) {
       if (pdu.dataBytes > 0) return this.#refuse(REJECT.PROTOCOL_ERROR);
-      return this.#send(itt, this.#rest, final, false);
+      return this.#send(itt, this.#rest, final);
     }
     this.#incomingBytes += pdu.dataBytes;
     if (this.#incomingBytes > REQUEST_BYTES_MAX) return this.#refuse(REJECT.PROTOCOL_ERROR);
     // Empty ones may come without end: they must not even cost an entry.
     if (pdu.dataBytes > 0)
       this.#incoming.push(Buffer.from(pdu.buffer.subarray(pdu.dataAt, pdu.dataAt + pdu.dataBytes)));
-    if (more) return this.#send(itt, EMPTY, false, false);
+    if (more) return this.#send(itt, EMPTY, false);
     return this.#answer(itt, final);
   }
 
@@ -67,11 +67,10 @@ export class TextExchange {
     this.#incomingBytes = 0;
     const { negotiation, sendTargets } = this.#services;
     const reply: [string, string][] = [];
-    let renegotiated = false;
     try {
       for (const [key, value] of parseText(text)) {
         if (key === 'SendTargets') {
-          negotiation.once(key);
+          negotiation.propose(key, value);
           const pairs = sendTargets(value);
           if (pairs === undefined) reply.push([key, 'Reject']);
           else reply.push(...pairs);
@@ -79,19 +78,17 @@ export class TextExchange {
         }
         const answer = negotiation.offer(key, value, 'full-feature');
         if (answer !== undefined) reply.push([key, answer]);
-        renegotiated = true;
       }
     } catch (error) {
       if (error instanceof TextError || error instanceof NegotiationError)
         return this.#refuse(REJECT.PROTOCOL_ERROR);
       throw error;
     }
-    if (final) negotiation.restart();
-    return this.#send(itt, formatText(reply), final, renegotiated);
+    return this.#send(itt, formatText(reply), final);
   }
 
   /** Sends as much as fits; what remains waits for the initiator's empty request (§6.3). */
-  #send(itt: number, text: Buffer, final: boolean, renegotiated: boolean): TextOutcome {
+  #send(itt: number, text: Buffer, final: boolean): TextOutcome {
     const room = this.#services.sendSegmentBytes();
     const data = text.subarray(0, room);
     const more = text.length > room;
@@ -102,7 +99,8 @@ export class TextExchange {
     return {
       kind: 'answer',
       answer: { final: ends, flags: more ? CONTINUE : 0, itt, ttt: this.#ttt, data },
-      renegotiated,
+      // Only the end of the exchange makes the new values hold, on both sides at once (§6.4).
+      renegotiated: ends && this.#services.negotiation.settle(),
     };
   }
 

@@ -1,4 +1,5 @@
 /** A connection on real sockets: back-pressure, pools, and what a dying peer leaves behind. */
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import t from 'tap';
 import { dataOut, isid, OP, type Pdu } from '../../conformance/rfc7143/pdu.js';
@@ -290,4 +291,23 @@ const targetAt = (port: number): Target => ({
   sessions: [],
   freshIsid: () => isid(0x77),
   stop: () => Promise.resolve(),
+});
+
+void t.test('the time limit of a login does not go by the clock that an operator or NTP sets', async (t) => {
+  const { server, port } = await startServer({ loginTimeoutMs: 30_000 });
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  await until(() => server.connections === 1);
+  const now = Date.now;
+  t.teardown(() => (Date.now = now));
+  Date.now = () => now() + 86_400_000;
+  // Housekeeping runs every second.
+  const closed = await Promise.race([
+    once(socket, 'close').then(() => true),
+    new Promise((resolve) => setTimeout(() => resolve(false), 2500)),
+  ]);
+  Date.now = now;
+  t.equal(closed, false, 'the login has all of its time');
+  socket.destroy();
+  await server.close(0);
 });

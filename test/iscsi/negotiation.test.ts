@@ -66,7 +66,8 @@ void t.test('serial arithmetic wraps (RFC 1982)', (t) => {
 void t.test('keys: each has its clause, and a wish where a result is made (RFC 7143 §13)', (t) => {
   for (const rule of KEYS) {
     t.match(rule.clause, /^RFC 714[34] §/, rule.name);
-    if (rule.result !== 'declare' && rule.name !== 'AuthMethod') t.type(rule.wish, 'function', rule.name);
+    if (!['declare', 'ask', 'refuse'].includes(rule.result) && rule.name !== 'AuthMethod')
+      t.type(rule.wish, 'function', rule.name);
     if (rule.kind === 'number') t.ok(rule.range, `${rule.name} has a range`);
   }
   t.end();
@@ -156,7 +157,13 @@ void t.test('negotiation: repeated keys and keys of another stage (RFC 7143 §6.
   n.restart();
   t.equal(n.offer('InitialR2T', 'No', 'full-feature'), 'Reject', 'settled at login');
   t.equal(n.offer('MaxRecvDataSegmentLength', '4096', 'full-feature'), undefined);
+  t.equal(n.parameters().maxSendDataSegmentBytes, 8192, 'not before the negotiation ends (§6.4)');
+  t.ok(n.settle());
   t.equal(n.parameters().maxSendDataSegmentBytes, 4096);
+  t.equal(n.offer('MaxRecvDataSegmentLength', '512', 'full-feature'), undefined);
+  n.restart();
+  t.notOk(n.settle(), 'one that was reset changes nothing');
+  t.equal(n.offer('MaxRecvDataSegmentLength', '2048', 'full-feature'), undefined);
   t.throws(
     () => {
       for (let i = 0; i < 200; i++) n.offer(`X-${i}`, '1', 'operational');
