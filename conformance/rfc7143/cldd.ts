@@ -54,7 +54,7 @@ function configure(profile: Profile, folder: string, partition: string, port: nu
     controlSocket: join(folder, 'control.sock'),
     logLevel: 'warn',
     shutdownGraceMs: 200,
-    limits: { maxConnections: 8, errorRecoveryLevel: 1, ...profiled },
+    limits: { maxConnections: 8, errorRecoveryLevel: 2, ...profiled },
     targets: [
       {
         name: IQN,

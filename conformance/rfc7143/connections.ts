@@ -12,7 +12,12 @@ const LOGICAL_UNIT_RESET = 5;
 const KEYS = { MaxConnections: '4', InitialR2T: 'Yes', ImmediateData: 'No' } as const;
 
 /** One more connection of a session. Its commands take their CmdSN from the first one's (`by`). */
-function join(target: Target, lead: Session, cid: number, options: SessionOptions = {}): Promise<Session> {
+export function join(
+  target: Target,
+  lead: Session,
+  cid: number,
+  options: SessionOptions = {},
+): Promise<Session> {
   const { isid, tsih, cmdSN } = lead;
   return Session.login(target, { isid, tsih, cmdSN, cid, keepUnitAttention: true, ...options });
 }

@@ -12,6 +12,7 @@ import { limits } from './limits.js';
 import { login } from './login.js';
 import { negotiation } from './negotiation.js';
 import { portals } from './portals.js';
+import { reassignment } from './reassignment.js';
 import { recovery } from './recovery.js';
 import type { Requirement } from './requirement.js';
 import { taskManagement } from './task-management.js';
@@ -34,6 +35,7 @@ export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   life,
   connections,
   recovery,
+  reassignment,
   portals,
   access,
   limits,

@@ -296,12 +296,19 @@ export function logoutRequest(n: Numbers & { reason: number; cid?: number }): Pd
 }
 
 export function taskManagement(
-  n: Numbers & { function: number; lun?: number; referencedTag?: number; refCmdSN?: number },
+  n: Numbers & {
+    function: number;
+    lun?: number;
+    referencedTag?: number;
+    refCmdSN?: number;
+    expDataSN?: number;
+  },
 ): Pdu {
   return numbered(request(OP.TASK_MANAGEMENT, 0x80 | n.function, n.immediate ?? true), n)
     .bytes(8, lunField(n.lun ?? 0))
     .u32(20, n.referencedTag ?? NO_TAG)
-    .u32(32, n.refCmdSN ?? 0);
+    .u32(32, n.refCmdSN ?? 0)
+    .u32(36, n.expDataSN ?? 0);
 }
 
 /** SNACK types (RFC 7143 §11.16.1). */

@@ -59,6 +59,13 @@ export interface Outcome {
   r2ts: Pdu[];
 }
 
+export interface ManageOptions {
+  lun?: number;
+  referencedTag?: number;
+  refCmdSN?: number;
+  expDataSN?: number;
+}
+
 export interface SessionOptions {
   initiatorName?: string;
   targetName?: string;
@@ -345,15 +352,12 @@ export class Session {
     }
   }
 
-  async manage(
-    fn: number,
-    options: { lun?: number; referencedTag?: number; refCmdSN?: number } = {},
-  ): Promise<Pdu> {
+  async manage(fn: number, options: ManageOptions = {}): Promise<Pdu> {
     this.sendManage(fn, options);
     return this.expect(OP.TASK_MANAGEMENT_RESPONSE);
   }
 
-  sendManage(fn: number, options: { lun?: number; referencedTag?: number; refCmdSN?: number } = {}): number {
+  sendManage(fn: number, options: ManageOptions = {}): number {
     const itt = this.nextTag();
     this.connection.send(
       taskManagement({

@@ -74,6 +74,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   #how: 'logout' | 'connection-lost' = 'connection-lost';
   /** A logout is then not of the initiator's own accord: it will be back. */
   #askedToLeave = false;
+  loggedOut = false;
   readonly #pdu: Pdu;
   statSN = 1;
   cid = 0;
@@ -344,6 +345,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     if (this.#phase === 'closed' || this.#phase === 'closing') return;
     this.#phase = 'closing';
     this.#why = why;
+    this.loggedOut = how === 'logout';
     this.#how = this.#askedToLeave ? 'connection-lost' : how;
     this.transmit.flush();
     this.wire.end();

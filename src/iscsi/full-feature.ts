@@ -309,11 +309,12 @@ export class FullFeature implements TaskHost, Carrier {
     task.out.stop();
     if (!task.over) {
       this.#session.abort(task);
-      this.#respondTo(task.itt, sense);
+      this.respondTo(task.itt, sense);
     } else task.releaseHeld();
   }
 
-  #respondTo(itt: number, sense: Buffer): void {
+  /** A response with sense data of this layer. */
+  respondTo(itt: number, sense: Buffer): void {
     const data = Buffer.alloc(2 + sense.length);
     data.writeUInt16BE(sense.length);
     sense.copy(data, 2);
@@ -385,7 +386,8 @@ export class FullFeature implements TaskHost, Carrier {
     this.#closed = true;
     this.#recovery?.close();
     this.#session.order.drop(this);
-    if (this.#submitting !== undefined) this.#submitting.discard();
+    // At level 2 its tasks live on (lost-connections.ts), or are ended by the session.
+    if (this.parameters.errorRecoveryLevel < 2) this.#submitting?.discard();
   }
 }
 

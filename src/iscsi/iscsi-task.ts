@@ -55,6 +55,8 @@ export class IscsiTask extends Task {
   #reservedBytes = 0;
   #reservedAt = 0;
   #pieces: Piece[] = [];
+  /** The connection that the pieces were cut for. */
+  #piecesHost: TaskHost | undefined;
   #pinnedBytes = 0;
   #heldStatus = 0;
   #heldSense: Buffer | undefined;
@@ -82,6 +84,15 @@ export class IscsiTask extends Task {
     this.#host = undefined;
     this.inBuffer = NOTHING;
     this.unit = undefined;
+  }
+
+  /** Another connection takes the task over. */
+  moveTo(host: TaskHost): void {
+    this.host.pin(-this.#pinnedBytes);
+    host.pin(this.#pinnedBytes);
+    this.#host = host;
+    // Counted by the connection that it came by.
+    this.immediate = false;
   }
 
   get host(): TaskHost {
@@ -246,6 +257,7 @@ export class IscsiTask extends Task {
       left -= length;
     }
     this.#pieces = pieces;
+    this.#piecesHost = host;
     return pieces;
   }
 
@@ -253,11 +265,24 @@ export class IscsiTask extends Task {
     const host = this.host;
     const pieces = this.#pieces;
     this.#pieces = [];
-    if (!this.aborted) {
+    if (!this.aborted && this.#piecesHost !== host) this.#sendRecut(pieces);
+    else if (!this.aborted) {
       for (let i = 0; i < pieces.length; i++) this.#sendPiece(host, pieces[i], i === pieces.length - 1);
       host.transmit.schedule();
       this.#dataInEnded();
     } else this.#finish();
+  }
+
+  /** The task was reassigned meanwhile: other lengths and digests hold. */
+  #sendRecut(pieces: readonly Piece[]): void {
+    for (const { buffer, offset, length } of pieces)
+      for (let sent = 0; sent < length;) {
+        const bytes = this.reserveDataIn(length - sent);
+        buffer.copy(this.inBuffer, this.inOffset, offset + sent, offset + sent + bytes);
+        sent += bytes;
+        this.commitDataIn(false);
+      }
+    this.#dataInEnded();
   }
 
   #sendPiece(host: TaskHost, piece: Piece, last: boolean): void {
@@ -404,6 +429,7 @@ export class IscsiTask extends Task {
     }
     this.#heldSense = undefined;
     this.#pieces = [];
+    this.#piecesHost = undefined;
     this.handler = undefined;
     this.scratch = undefined;
     host.ended(this);

@@ -3,6 +3,7 @@
  * §11.14, §11.18) and their answers.
  */
 import { LOGOUT_REASON, LOGOUT_RESPONSE, REJECT, RESPONSE, TAG_NONE } from './constants.js';
+import type { Parameters } from './negotiation.js';
 import type { AnswerFields, Pdu } from './pdu.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import type { Session } from './session.js';
@@ -12,6 +13,7 @@ import type { TextExchange } from './text-exchange.js';
 export interface AnsweringPhase {
   /** Longest data segment to send. */
   readonly sendSegmentBytes: number;
+  readonly parameters: Parameters;
   send(fields: AnswerFields): void;
   reject(reason: number, pdu: Pdu): void;
 }
@@ -67,18 +69,47 @@ export class LinkRequests {
     else if (reason === LOGOUT_REASON.CLOSE_CONNECTION && cid === own) this.#leave(itt);
     else if (reason === LOGOUT_REASON.CLOSE_CONNECTION) {
       const other = session.connections.get(cid);
-      if (other === undefined) this.#answerLogout(itt, LOGOUT_RESPONSE.CID_NOT_FOUND);
+      if (other === undefined)
+        this.#answerLogout(
+          itt,
+          session.lost.drop(cid) ? LOGOUT_RESPONSE.CLOSED : LOGOUT_RESPONSE.CID_NOT_FOUND,
+        );
       else {
         session.detach(other, () => this.#answerLogout(itt, LOGOUT_RESPONSE.CLOSED));
         other.drop('logged out by another connection');
       }
-    } else if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY)
-      this.#answerLogout(itt, LOGOUT_RESPONSE.RECOVERY_NOT_SUPPORTED);
+    } else if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY) this.#removeForRecovery(itt, cid);
     else this.#phase.reject(REJECT.INVALID_PDU_FIELD, pdu);
   }
 
+  /** The tasks of the named connection are prepared for a new allegiance (§11.14.1, reason 2). */
+  #removeForRecovery(itt: number, cid: number): void {
+    const session = this.#session;
+    const named = session.connections.get(cid);
+    if (!session.recoversConnections) this.#answerLogout(itt, LOGOUT_RESPONSE.RECOVERY_NOT_SUPPORTED);
+    else if (named === undefined)
+      this.#answerLogout(
+        itt,
+        session.lost.logOut(cid) ? LOGOUT_RESPONSE.CLOSED : LOGOUT_RESPONSE.CID_NOT_FOUND,
+      );
+    else {
+      session.suspend(named, true);
+      if (cid === this.#owner.cid) this.#leave(itt);
+      else {
+        named.drop('logged out for recovery by another connection');
+        this.#answerLogout(itt, LOGOUT_RESPONSE.CLOSED);
+      }
+    }
+  }
+
+  /** At level 2 it tells how long tasks wait to be reassigned (§11.15.3, §11.15.4). */
   #answerLogout(itt: number, response: number): void {
-    this.#phase.send({ opcode: RESPONSE.LOGOUT, detail: response << 8, itt, words: [0, 0, 0] });
+    const { errorRecoveryLevel, time2WaitSeconds, time2RetainSeconds } = this.#phase.parameters;
+    const times =
+      errorRecoveryLevel === 2 && response === LOGOUT_RESPONSE.CLOSED
+        ? time2WaitSeconds * 0x10000 + time2RetainSeconds
+        : 0;
+    this.#phase.send({ opcode: RESPONSE.LOGOUT, detail: response << 8, itt, words: [0, times, 0] });
   }
 
   #leave(itt: number): void {

@@ -177,6 +177,32 @@ export class Retained {
     for (const tag of [...task.tags.keys()]) this.#dropTag(task, tag);
   }
 
+  /** Gives away what was sent of a task, with its response, if it has one. */
+  take(itt: number): { task: KeptTask; response: Buffer | undefined } | undefined {
+    const task = this.#tasks.get(itt);
+    if (task === undefined) return undefined;
+    const { pdus, statSN } = task;
+    const status = statSN === undefined ? undefined : this.#statuses.get(statSN);
+    if (statSN !== undefined && status !== undefined) {
+      this.#statuses.delete(statSN);
+      this.#bytes -= status.pdu.length;
+    }
+    this.forget(task);
+    task.pdus = pdus;
+    task.statSN = undefined;
+    return { task, response: status?.pdu };
+  }
+
+  /** Takes over what another connection had sent of a task. */
+  adopt(task: KeptTask): void {
+    const known = this.#tasks.get(task.itt);
+    if (known !== undefined) this.forget(known);
+    this.#tasks.set(task.itt, task);
+    for (const pdu of task.pdus) this.#bytes += pdu?.length ?? 0;
+    if (task.pdus.length > 0) this.#withData.add(task);
+    this.#shrink();
+  }
+
   /** Nothing of the task will be asked for again. */
   forget(task: KeptTask): void {
     this.restart(task);

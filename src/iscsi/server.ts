@@ -388,6 +388,7 @@ export class IscsiServer implements IscsiService {
 
   async close(graceMs: number): Promise<void> {
     clearInterval(this.#housekeeping);
+    this.#sessions.closing = true;
     this.#stopListening();
     for (const connection of this.#connections) connection.requestLogout(Math.ceil(graceMs / 1000));
     const deadline = performance.now() + graceMs;
@@ -397,6 +398,9 @@ export class IscsiServer implements IscsiService {
       connection.announceEnd();
       connection.drop('the target is shutting down');
     }
+    for (const session of this.#sessions.all())
+      if (session.connections.size === 0)
+        this.#sessions.end(session, 'killed', 'the target is shutting down');
     const gone = performance.now() + CLOSE_WAIT_MS;
     while (this.#connections.size > 0 && performance.now() < gone)
       await new Promise((resolve) => setTimeout(resolve, 5));

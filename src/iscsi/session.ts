@@ -4,6 +4,7 @@
 import type { Nexus } from '../scsi/nexus.js';
 import { TASK_MANAGEMENT } from '../scsi/port.js';
 import { CommandOrder, type Carrier } from './command-order.js';
+import { LostConnections } from './lost-connections.js';
 import type { Negotiation } from './negotiation.js';
 import type { IscsiTask } from './iscsi-task.js';
 import type { IscsiTargetOptions } from './options.js';
@@ -36,6 +37,8 @@ export interface SessionConnection {
   readonly host: (TaskHost & Carrier) | undefined;
   /** The peer doesn't take what is sent. */
   readonly blocked: boolean;
+  /** The initiator has logged it out: it has done with its tasks. */
+  readonly loggedOut: boolean;
   /** A unit attention has come up for the nexus: tells the initiator (asynchronous event 0, §11.9.1). */
   scsiEvent(lun: number, sense: Buffer): void;
   /** Tells the initiator that its session is about to end (event 3). */
@@ -54,6 +57,8 @@ export class Session {
   readonly since = new Date();
   /** By CID. */
   readonly connections = new Map<number, SessionConnection>();
+  /** Connections that are gone and whose tasks live on (error recovery level 2). */
+  readonly lost: LostConnections = new LostConnections((host) => this.#endTasks(host));
   readonly order: CommandOrder = new CommandOrder(this);
   readonly manager: TaskManager = new TaskManager(this);
 
@@ -65,6 +70,8 @@ export class Session {
   readonly window: number;
   #transferTag = 0;
   #endingOwnTasks = false;
+  /** All its connections are to go, so that none is worth recovering. */
+  #ending = false;
 
   constructor(tsih: number, login: SessionLogin, nexus: Nexus, window: number) {
     this.tsih = tsih;
@@ -101,20 +108,49 @@ export class Session {
     };
     if (host !== undefined) {
       this.order.drop(host);
-      for (const task of [...this.tasks.values()]) {
-        if (task.host !== host) continue;
-        if (task.held) task.abandonHeld();
-        else {
-          under++;
-          this.abort(task, ended);
-        }
-      }
+      this.#endTasks(host, () => {
+        under++;
+        return ended;
+      });
     }
     ended();
   }
 
-  /** All connections but one leave the session. */
+  /** The tasks of a connection end without an answer; `begun` is called for each that takes its time. */
+  #endTasks(host: TaskHost, begun?: () => () => void): void {
+    for (const task of [...this.tasks.values()]) {
+      if (task.host !== host) continue;
+      if (task.held) task.abandonHeld();
+      else this.abort(task, begun?.());
+    }
+  }
+
+  /** True if the tasks of a connection outlive it (§7.1.5, §13.16). */
+  get recoversConnections(): boolean {
+    const { negotiation } = this;
+    return (
+      !this.#ending &&
+      negotiation.value('ErrorRecoveryLevel') === 2 &&
+      negotiation.value('DefaultTime2Retain') !== 0
+    );
+  }
+
+  /**
+   * A connection is gone, and its tasks wait to be reassigned. Its commands that wait for their turn count as never
+   * received (§7.2.1). `loggedOut`: the initiator knows that it is gone.
+   */
+  suspend(connection: SessionConnection, loggedOut: boolean): void {
+    const { cid, host } = connection;
+    if (this.connections.get(cid) === connection) this.connections.delete(cid);
+    if (host === undefined) return;
+    this.order.drop(host);
+    this.lost.add(cid, host, loggedOut);
+  }
+
+  /** All connections but one leave the session, which is to end with that. */
   dropOthers(but: number, why: string, done?: () => void): void {
+    this.#ending = true;
+    this.lost.clear();
     const others = [...this.connections.values()].filter(({ cid }) => cid !== but);
     let left = others.length + 1;
     const ended = (): void => {

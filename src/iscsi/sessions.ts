@@ -21,6 +21,8 @@ export interface EnterRequest {
 }
 
 const TSIH_MAX = 0xffff;
+/** Connections of all sessions that are gone and whose tasks live on; of more, some end before their time. */
+const LOST_MAX = 64;
 
 export class Sessions {
   readonly #limits: IscsiLimits;
@@ -29,6 +31,8 @@ export class Sessions {
   /** Of discovery sessions. */
   readonly #lent = new Set<number>();
   #lastTsih = 0;
+  /** The target is shutting down: nothing is kept for later. */
+  closing = false;
 
   constructor(limits: IscsiLimits, log: Log) {
     this.#limits = limits;
@@ -85,6 +89,10 @@ export class Sessions {
     });
     const session = new Session(tsih, request, nexus, this.#limits.commandWindow);
     made.session = session;
+    session.lost.onExpired = () => {
+      if (session.connections.size === 0 && session.lost.size === 0)
+        this.end(session, 'connection-lost', 'no connection came back in time');
+    };
     session.connections.set(request.cid, request.connection);
     this.#byTsih.set(tsih, session);
     this.#log.info(
@@ -109,11 +117,14 @@ export class Sessions {
     const old = session.connections.get(request.cid);
     if (old === undefined && session.connections.size >= session.connectionsMax)
       return { status: LOGIN_STATUS.TOO_MANY_CONNECTIONS };
-    // Connection reinstatement (§6.3.4): the old connection is logged out with its tasks, the session goes on.
+    // Connection reinstatement (§6.3.4): the old connection is logged out, with its tasks or for their recovery; the
+    // session goes on.
     if (old !== undefined) {
-      session.detach(old);
+      if (session.recoversConnections) this.#suspend(session, old, true);
+      else session.detach(old);
       old.drop('its connection was reinstated');
     }
+    session.lost.logOut(request.cid);
     session.connections.set(request.cid, request.connection);
     return { status: LOGIN_STATUS.SUCCESS, session };
   }
@@ -137,11 +148,36 @@ export class Sessions {
     this.#lent.delete(tsih);
   }
 
-  /** A connection is gone: its tasks end, and with the last connection the session (§4.2.6). */
+  /** The tasks of a lost connection are kept; of too many, those of the session that has most of them go first. */
+  #suspend(session: Session, connection: SessionConnection, loggedOut: boolean): void {
+    const all = this.all();
+    if (all.reduce((sum, { lost }) => sum + lost.size, 0) >= LOST_MAX) {
+      const most = all.reduce((a, b) => (b.lost.size > a.lost.size ? b : a));
+      most.lost.dropOldest();
+    }
+    session.suspend(connection, loggedOut);
+  }
+
+  /**
+   * A connection is gone: its tasks end, and with the last connection the session (§4.2.6), unless they may be recovered
+   * (§7.14).
+   */
   leave(session: Session, connection: SessionConnection, how: NexusEnd, why: string): void {
     if (session.connections.get(connection.cid) !== connection) return;
-    if (session.connections.size === 1) this.end(session, how, why);
+    if (how === 'connection-lost' && this.#recovers(session, connection)) {
+      this.#suspend(session, connection, false);
+      const { initiatorName: initiator } = session.identity;
+      const { tsih, target } = session;
+      this.#log.info(
+        { target: target.name, initiator, session: tsih, cid: connection.cid, why },
+        'connection lost: its commands wait to be reassigned',
+      );
+    } else if (session.connections.size === 1 && session.lost.size === 0) this.end(session, how, why);
     else session.detach(connection);
+  }
+
+  #recovers(session: Session, connection: SessionConnection): boolean {
+    return session.recoversConnections && !connection.loggedOut && !this.closing;
   }
 
   /** Ends a session: its connections, its tasks, its nexus. */
@@ -149,6 +185,7 @@ export class Sessions {
     if (!this.#byTsih.delete(session.tsih)) return;
     const connections = [...session.connections.values()];
     session.connections.clear();
+    session.lost.clear();
     if (how === 'killed') for (const connection of connections) connection.announceEnd();
     session.manager.close();
     session.endsOwnTasks(() => session.target.port.detach(session.nexus, how));

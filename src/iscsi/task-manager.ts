@@ -14,8 +14,8 @@
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
 import { IMMEDIATE, RESPONSE } from './constants.js';
 import type { IscsiTask } from './iscsi-task.js';
-import type { Parameters } from './negotiation.js';
 import type { Pdu } from './pdu.js';
+import { reassignment, type NewHost } from './reassign.js';
 import { serialDistance } from './serial.js';
 import type { Session } from './session.js';
 import type { MessageSink } from './async-messages.js';
@@ -38,8 +38,7 @@ const {
   TARGET_WARM_RESET,
   TASK_REASSIGN,
 } = TASK_MANAGEMENT;
-const { FUNCTION_COMPLETE, NOT_SUPPORTED, REASSIGNMENT_NOT_SUPPORTED, TASK_DOES_NOT_EXIST } =
-  TASK_MANAGEMENT_RESPONSE;
+const { FUNCTION_COMPLETE, NOT_SUPPORTED, TASK_DOES_NOT_EXIST } = TASK_MANAGEMENT_RESPONSE;
 
 /** Functions that end several tasks, by what they reach. */
 const REACH: ReadonlyMap<number, 'unit' | 'nexus' | 'target'> = new Map([
@@ -70,8 +69,7 @@ interface Early {
 }
 
 /** The full feature phase as this file sees it. */
-export interface ManagedPhase extends MessageSink {
-  readonly parameters: Parameters;
+export interface ManagedPhase extends MessageSink, NewHost {
   targetWasReset(): void;
 }
 
@@ -102,7 +100,7 @@ export class TaskManager {
     const { protocolLevel } = phase.parameters;
     if (functionCode > TASK_REASSIGN && protocolLevel < PROTOCOL_LEVEL_RFC7144)
       this.#respond(request, NOT_SUPPORTED);
-    else if (functionCode === TASK_REASSIGN) this.#respond(request, REASSIGNMENT_NOT_SUPPORTED);
+    else if (functionCode === TASK_REASSIGN) this.#reassign(request, view.getUint32(at + 36));
     else if (functionCode === ABORT_TASK) this.#abortTask(request, cmdSN, view.getUint32(at + 32));
     else {
       const reach = REACH.get(functionCode);
@@ -110,6 +108,13 @@ export class TaskManager {
       if (reach === undefined || !immediate) this.#perform(request);
       else this.#afterCommands(request, cmdSN, reach === 'target');
     }
+  }
+
+  #reassign(request: Request, expDataSN: number): void {
+    const { phase, referenced } = request;
+    const { response, proceed } = reassignment(this.#session, phase, referenced, expDataSN);
+    this.#respond(request, response);
+    proceed?.();
   }
 
   #abortTask(request: Request, cmdSN: number, refCmdSN: number): void {

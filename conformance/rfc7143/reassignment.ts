@@ -1,0 +1,306 @@
+/** Connection recovery, level 2: tasks outlive their connection (RFC 7143 §7.1.5, §7.2.2, §7.5, §11.5.6, §11.14, §13.16). */
+import { join } from './connections.js';
+import { dataOut, OP, type Pdu } from './pdu.js';
+import type { Requirement, Tap } from './requirement.js';
+import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
+import { Session } from './session.js';
+import type { Target } from './target.js';
+import { pattern } from './write.js';
+
+const TASK_REASSIGN = 8;
+const COMPLETE = 0;
+const DOES_NOT_EXIST = 1;
+const STILL_ALLEGIANT = 3;
+const NOT_SUPPORTED = 4;
+const FOR_RECOVERY = 2;
+const CLOSE_CONNECTION = 1;
+const LEVEL_2 = {
+  ErrorRecoveryLevel: '2',
+  MaxConnections: '4',
+  InitialR2T: 'Yes',
+  ImmediateData: 'No',
+  DefaultTime2Wait: '0',
+  DefaultTime2Retain: '10',
+} as const;
+/** A tag that no other command of these tests has. */
+const ITT = 0x9001;
+
+/** A session with connections 1 and 2. */
+async function pair(target: Target, keys: Record<string, string> = {}): Promise<[Session, Session]> {
+  const a = await Session.login(target, { keys: { ...LEVEL_2, ...keys }, cid: 1 });
+  return [a, await another(target, a, 2)];
+}
+
+async function another(
+  target: Target,
+  lead: Session,
+  cid: number,
+  keys: Record<string, string> = {},
+): Promise<Session> {
+  const session = await join(target, lead, cid, { keys });
+  session.connection.rules.recovers = true;
+  return session;
+}
+
+/** Reads 64 KiB in PDUs of 8 KiB on a connection, of which nothing is acknowledged. */
+async function read(session: Session): Promise<Pdu[]> {
+  session.acknowledged = session.expStatSN;
+  const bytes = 65_536;
+  session.sendCommand({ cdb: read10(2000, bytes / session.blockBytes), read: bytes, itt: ITT });
+  return (await session.finish(ITT, { read: bytes })).pdus;
+}
+
+async function prepare(session: Session): Promise<Buffer> {
+  const data = pattern(65_536, 110);
+  await session.execute({ cdb: write10(2000, data.length / session.blockBytes), write: data });
+  return data;
+}
+
+/** Breaks a connection; another one says that it is to be recovered. */
+async function recover(t: Tap, broken: Session, by: Session, cid: number): Promise<void> {
+  broken.connection.destroy();
+  by.cmdSN = broken.cmdSN;
+  const answer = await by.logout(FOR_RECOVERY, cid);
+  t.equal(answer.response, 0);
+  t.same([answer.bhs.readUInt16BE(40), answer.bhs.readUInt16BE(42)], [0, 10], 'Time2Wait, Time2Retain');
+}
+
+async function reassign(session: Session, expDataSN = 0, referencedTag = ITT): Promise<number> {
+  return (await session.manage(TASK_REASSIGN, { referencedTag, expDataSN })).response;
+}
+
+const numbers = (pdus: readonly Pdu[]): number[] =>
+  pdus.filter(({ opcode }) => opcode === OP.DATA_IN).map(({ dataSN }) => dataSN);
+
+const needs = (target: Target): boolean => target.pid !== undefined;
+
+const rows: readonly Omit<Requirement, 'needs'>[] = [
+  {
+    id: 'REASSIGN-01',
+    clause: 'RFC 7143 §7.2.2, §11.5.6',
+    level: 'MUST',
+    text: 'a read whose connection broke is reassigned: data come from ExpDataSN on, then the status with a StatSN of the new connection',
+    async run(t, target) {
+      for (const [expDataSN, first] of [
+        [0, 0],
+        [5, 5],
+        [8, 8],
+        [9, 0],
+      ] as const) {
+        const [a, b] = await pair(target);
+        const data = await prepare(a);
+        await read(a);
+        await recover(t, a, b, 1);
+        b.acknowledged = b.expStatSN;
+        t.equal(await reassign(b, expDataSN), COMPLETE);
+        const outcome = await b.finish(ITT, { read: data.length });
+        t.equal(outcome.status, STATUS.GOOD);
+        t.same(
+          numbers(outcome.pdus),
+          [0, 1, 2, 3, 4, 5, 6, 7].slice(first),
+          `ExpDataSN ${expDataSN}${expDataSN > 8 ? ' is ignored' : ''}`,
+        );
+        t.ok(outcome.data.subarray(first * 8192).equals(data.subarray(first * 8192, outcome.data.length)));
+        t.equal(outcome.pdus.at(-1)?.dataSN, 8, 'ExpDataSN of the response');
+        t.same(await b.fence(), []);
+        t.equal(await reassign(b), STILL_ALLEGIANT, 'now it belongs to that connection');
+      }
+    },
+  },
+  {
+    id: 'REASSIGN-02',
+    clause: 'RFC 7143 §7.2.2',
+    level: 'MUST',
+    text: 'a write whose connection broke is reassigned: an R2T asks for what has not come',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const data = pattern(65_536, 111);
+      a.sendCommand({ cdb: write10(2200, data.length / a.blockBytes), write: data, itt: ITT });
+      const r2t = await a.expect(OP.R2T);
+      const half = dataOut({
+        itt: ITT,
+        ttt: r2t.ttt,
+        lun: a.lun,
+        expStatSN: a.expStatSN,
+        dataSN: 0,
+        offset: 0,
+        data: data.subarray(0, 32_768),
+        final: false,
+      });
+      a.connection.send(half);
+      await a.fence();
+      await recover(t, a, b, 1);
+      t.equal(await reassign(b), COMPLETE);
+      const again = await b.expect(OP.R2T);
+      t.equal(again.itt, ITT);
+      t.equal(again.dataSN, 0, 'R2TSN begins at the acknowledgement');
+      t.equal(again.bufferOffset, 32_768);
+      b.answerR2T(again, data);
+      t.equal((await b.finish(ITT, { write: data })).status, STATUS.GOOD);
+      const back = await b.execute({
+        cdb: read10(2200, data.length / a.blockBytes),
+        read: data.length,
+      });
+      t.ok(back.data.equals(data));
+    },
+  },
+  {
+    id: 'REASSIGN-03',
+    clause: 'RFC 7143 §11.6.1',
+    level: 'MUST',
+    text: 'a task that is allegiant, one that does not exist, and a session that does not recover are told apart',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      await prepare(a);
+      await read(a);
+      b.cmdSN = a.cmdSN;
+      t.equal(await reassign(b), STILL_ALLEGIANT, 'its connection lives');
+      t.equal(await reassign(b, 0, 0x7777), DOES_NOT_EXIST);
+      a.connection.destroy();
+      t.equal(await reassign(b), STILL_ALLEGIANT, 'its connection was not logged out');
+      const [c, d] = await pair(target, { ErrorRecoveryLevel: '1' });
+      await read(c);
+      c.connection.destroy();
+      d.cmdSN = c.cmdSN;
+      t.equal(await reassign(d), NOT_SUPPORTED);
+    },
+  },
+  {
+    id: 'REASSIGN-04',
+    clause: 'RFC 7143 §6.3.4, §7.14',
+    level: 'MUST',
+    text: 'a login with the CID of the failed connection logs it out implicitly; the session lived on without any',
+    async run(t, target) {
+      for (const broken of [true, false]) {
+        const a = await Session.login(target, { keys: { ...LEVEL_2, MaxConnections: '1' }, cid: 7 });
+        const data = await prepare(a);
+        await read(a);
+        if (broken) a.connection.destroy();
+        const b = await another(target, a, 7, { MaxRecvDataSegmentLength: '4096' });
+        t.equal(b.tsih, a.tsih);
+        t.equal(await reassign(b, 2), COMPLETE);
+        const outcome = await b.finish(ITT, { read: data.length });
+        t.equal(outcome.status, STATUS.GOOD);
+        t.equal(outcome.pdus[0]?.dataSN, 2);
+        t.equal(numbers(outcome.pdus).length, 12, 'cut to what the new connection takes');
+        t.ok(outcome.data.subarray(16_384).equals(data.subarray(16_384)));
+        t.equal((await b.execute({ cdb: testUnitReady(), cmdSN: a.takeCmdSN() })).status, STATUS.GOOD);
+      }
+    },
+  },
+  {
+    id: 'REASSIGN-05',
+    clause: 'RFC 7143 §7.2.1',
+    level: 'MUST',
+    text: 'commands of the failed connection that were not delivered are taken when they are retried on another one',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const missing = a.takeCmdSN();
+      a.sendCommand({ cdb: testUnitReady(), itt: ITT });
+      t.same(await a.fence(), []);
+      await recover(t, a, b, 1);
+      t.equal(await reassign(b), DOES_NOT_EXIST);
+      t.equal((await b.execute({ cdb: testUnitReady(), cmdSN: missing })).status, STATUS.GOOD);
+      t.same(await b.fence(), []);
+      b.sendCommand({ cdb: testUnitReady(), itt: ITT, cmdSN: (missing + 1) >>> 0 });
+      t.equal((await b.finish(ITT, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'REASSIGN-06',
+    clause: 'RFC 7143 §7.5.3, §13.15, §13.16',
+    level: 'MUST',
+    text: 'after Time2Wait and Time2Retain the tasks of a lost connection end, and with the last one the session',
+    async run(t, target) {
+      const [a, b] = await pair(target, { DefaultTime2Retain: '1' });
+      const write = { cdb: write10(2300, 1), write: Buffer.alloc(a.blockBytes, 0xaa), itt: ITT };
+      const before = (await a.execute({ cdb: read10(2300, 1), read: a.blockBytes })).data;
+      a.sendCommand(write);
+      await a.expect(OP.R2T);
+      a.connection.destroy();
+      b.cmdSN = a.cmdSN;
+      t.equal(await reassign(b), STILL_ALLEGIANT);
+      for (let tries = 0; tries < 200; tries++) {
+        if ((await reassign(b)) === DOES_NOT_EXIST) break;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      t.equal(await reassign(b), DOES_NOT_EXIST);
+      t.equal((await b.logout(FOR_RECOVERY, 1)).response, 1, 'CID not found');
+      t.ok((await b.execute({ cdb: read10(2300, 1), read: a.blockBytes })).data.equals(before));
+      b.connection.destroy();
+      let refused = '';
+      for (let tries = 0; tries < 200 && refused === ''; tries++) {
+        const login = Session.login(target, {
+          isid: a.isid,
+          tsih: a.tsih,
+          cid: 20 + tries,
+          cmdSN: b.cmdSN,
+          keepUnitAttention: true,
+        });
+        const session = await login.catch((error: unknown) => {
+          refused = String(error);
+        });
+        session?.connection.destroy();
+        await new Promise((resolve) => setTimeout(resolve, 1200));
+      }
+      t.match(refused, /020ah/, 'the session is gone');
+    },
+  },
+  {
+    id: 'REASSIGN-07',
+    clause: 'RFC 7143 §11.14.1, §11.15',
+    level: 'MUST',
+    text: 'logout for recovery closes the named connection, by itself or by another, and keeps its tasks; other logouts end them',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const data = await prepare(a);
+      await read(a);
+      b.cmdSN = a.cmdSN;
+      t.equal((await b.logout(FOR_RECOVERY, 1)).response, 0, 'of another that lives');
+      await a.connection.untilClosed();
+      t.equal(await reassign(b), COMPLETE);
+      t.ok((await b.finish(ITT, { read: data.length })).data.equals(data));
+      const c = await another(target, b, 3);
+      c.cmdSN = b.cmdSN;
+      await read(b);
+      t.equal((await b.logout(FOR_RECOVERY, 2)).response, 0, 'of itself');
+      await b.connection.untilClosed();
+      c.cmdSN = b.cmdSN;
+      t.equal(await reassign(c), COMPLETE);
+      t.ok((await c.finish(ITT, { read: data.length })).data.equals(data));
+      t.equal((await c.logout(FOR_RECOVERY, 99)).response, 1, 'CID not found');
+      const d = await another(target, c, 4);
+      await read(c);
+      c.connection.destroy();
+      d.cmdSN = c.cmdSN;
+      t.equal((await d.logout(CLOSE_CONNECTION, 3)).response, 0, 'the lost one is closed');
+      t.equal(await reassign(d), DOES_NOT_EXIST);
+      const [e, f] = await pair(target, { ErrorRecoveryLevel: '1' });
+      f.cmdSN = e.cmdSN;
+      t.equal((await f.logout(FOR_RECOVERY, 1)).response, 2, 'recovery is not supported');
+    },
+  },
+  {
+    id: 'REASSIGN-08',
+    clause: 'RFC 7143 §7.2.2, §7.5',
+    level: 'MUST',
+    text: 'a logout of the session, or a new session of the same initiator port, ends what waits to be reassigned',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      await prepare(a);
+      await read(a);
+      a.connection.destroy();
+      b.cmdSN = a.cmdSN;
+      t.equal((await b.logout(0)).response, 0);
+      await b.connection.untilClosed();
+      await t.rejects(join(target, a, 5), /020ah/);
+      const [c] = await pair(target);
+      c.connection.destroy();
+      const fresh = await Session.login(target, { isid: c.isid, keys: LEVEL_2 });
+      t.not(fresh.tsih, c.tsih);
+      t.same(await fresh.fence(), []);
+    },
+  },
+];
+
+export const reassignment: readonly Requirement[] = rows.map((row) => ({ ...row, needs }));
