@@ -1,5 +1,4 @@
 /** open-iscsi in a guest, pointed at one target. */
-import type { Cldd } from '../support/cldd.js';
 import { type Guest, HOST_ADDRESS } from './guest.js';
 
 export class Initiator {
@@ -7,7 +6,7 @@ export class Initiator {
   readonly #portal: string;
   readonly #target: string;
 
-  constructor(guest: Guest, cldd: Pick<Cldd, 'target' | 'port'>) {
+  constructor(guest: Guest, cldd: { target: string; port: number }) {
     this.#guest = guest;
     this.#portal = `${HOST_ADDRESS}:${cldd.port}`;
     this.#target = cldd.target;
