@@ -3,6 +3,7 @@ import { CommanderError } from 'commander';
 import { ConfigurationError } from '../config/mistakes.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { OperationalError } from '../operational-error.js';
+import { printable } from './output.js';
 import { createProgram } from './program.js';
 
 /** Runs a command line and returns how it ended; messages are on stdout and stderr. */
@@ -25,8 +26,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 function report(error: unknown): void {
   // Commander has told it already.
   if (error instanceof CommanderError) return;
-  if (error instanceof ConfigurationError) process.stderr.write(`${error.message}\n`);
-  else process.stderr.write(`cldd: ${explain(error)}\n`);
+  if (error instanceof ConfigurationError) process.stderr.write(`${printable(error.message)}\n`);
+  else process.stderr.write(`cldd: ${printable(explain(error))}\n`);
 }
 
 function explain(error: unknown): string {

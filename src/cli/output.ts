@@ -10,6 +10,17 @@ export function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+/**
+ * Text of others (names of files, words of a daemon or a backup) for a terminal: control characters, which it would obey,
+ * are shown as \\xNN. Ends of lines stay.
+ */
+export function printable(text: string): string {
+  return text.replace(
+    /(?!\n)\p{Cc}/gu,
+    (letter) => `\\x${(letter.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`,
+  );
+}
+
 /** Prints a value as JSON: the whole of it is one document. */
 export function printJson(value: unknown): void {
   print(JSON.stringify(value, undefined, 2));
@@ -72,7 +83,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   });
   made.push(
     head.map((name) => paint('dim', name)),
-    ...rows.map((row) => [...row]),
+    ...rows.map((row) => row.map(printable)),
   );
   return made
     .toString()

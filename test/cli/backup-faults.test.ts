@@ -1,59 +1,35 @@
 /** What goes wrong around `cldd backup`: readers, guards and daemons that die, chains that lost a link. */
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   readdirSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
+  writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { join } from 'node:path';
 import tap from 'tap';
 import { EXIT } from '../../conformance/support/cldd.js';
 import { needing } from '../../conformance/support/clients.js';
-import { ROOT } from '../../conformance/support/paths.js';
-import { run, Running, succeed } from '../../conformance/support/processes.js';
+import { run, succeed } from '../../conformance/support/processes.js';
+import { FrameWriter } from '../../src/cli/backup/format.js';
+import { PROGRAM, Served, cldd, env, parse, scratch, until } from './support.js';
 
-const PROGRAM = join(ROOT, 'bin/cldd');
-const env = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
-const folder = mkdtempSync(join(tmpdir(), 'cldd-faults-'));
-tap.teardown(() => rmSync(folder, { recursive: true, force: true }));
-const [partition, backups, socket] = [join(folder, 'p'), join(folder, 'backups'), join(folder, 's')];
-const WAIT_MS = 60_000;
-
-const ask = (...args: string[]) => run(PROGRAM, [...args, '--socket', socket], { env, timeoutMs: 120_000 });
-const cldd = (...args: string[]) => run(PROGRAM, args, { env });
-const nightly = ['backup', '--to', backups, '--incremental'];
-const numbered = (generation: number): string => {
-  const name = readdirSync(backups).find((file) => file.endsWith(`-g00000${generation}.cldd`)) ?? '';
-  return join(backups, name);
-};
-
-async function until(what: string, look: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + WAIT_MS;
-  while (!(await look())) {
-    if (performance.now() > deadline) throw new Error(`not in time: ${what}`);
-    await sleep(50);
-  }
-}
+const folder = scratch('faults');
 
 void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
-  mkdirSync(backups);
-  await succeed(PROGRAM, ['init', partition, '--size', '32M'], { env });
-  const serve = async (): Promise<[Running, string]> => {
-    const args = ['serve', '--partition', partition, '--portal', '127.0.0.1:0', '--socket', socket];
-    const daemon = new Running(PROGRAM, args, { env });
-    t.teardown(() => daemon.end());
-    const [, target = '', portal = ''] = await daemon.waitFor(/^cldd ready: (\S+) on (\S+),1/m, WAIT_MS);
-    return [daemon, `iscsi://${portal}/${target}/0`];
+  const served = await Served.start(t, folder);
+  const { backups, socket, ask, begin, disabled } = served;
+  const nightly = ['backup', '--to', backups, '--incremental'];
+  const numbered = (generation: number): string => {
+    const name = readdirSync(backups).find((file) => file.endsWith(`-g00000${generation}.cldd`)) ?? '';
+    return join(backups, name);
   };
-  const [daemon, url] = await serve();
-  await succeed('qemu-io', ['-f', 'raw', '-c', 'write -P 5 0 6M', url]);
-  const disabled = async (): Promise<boolean> => /slave +disabled/.test((await ask('status')).stdout);
+  await served.write(5, '0', '6M');
 
   await t.test('a reader of stdout that goes away fails the backup, and the slave goes', async (t) => {
     const line = `set -o pipefail; ${PROGRAM} backup --to - --socket ${socket} | head -c 10 > /dev/null`;
@@ -66,9 +42,7 @@ void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
   await t.test(
     'killed, a backup to stdout leaves no slave behind, with which nobody could go on',
     async (t) => {
-      const killed = new Running(PROGRAM, ['backup', '--to', '-', '--rate', '1M', '--socket', socket], {
-        env,
-      });
+      const killed = begin('backup', '--to', '-', '--rate', '1M');
       await until('the copy', () => killed.stdout.includes('DATA'));
       t.notOk(await disabled());
       await killed.end('SIGKILL');
@@ -123,15 +97,168 @@ void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
 
   await t.test('a copy waits for a daemon that was killed and is started again', async (t) => {
     const to = join(folder, 'patient');
-    const copying = new Running(PROGRAM, ['backup', '--to', to, '--rate', '2M', '--socket', socket], { env });
+    const copying = begin('backup', '--to', to, '--rate', '2M');
     await until(
       'the copy',
       () => (statSync(`${to}.partial`, { throwIfNoEntry: false })?.size ?? 0) > 1 << 20,
     );
-    await daemon.end('SIGKILL');
-    await serve();
+    await served.daemon.end('SIGKILL');
+    await served.serve();
     t.equal((await copying.ended).code, EXIT.DONE, copying.stderr);
     t.equal((await cldd('verify', to)).code, EXIT.DONE);
     t.ok(await disabled());
   });
+
+  await t.test('killed after the enable, before the thaw is done: the next run begins anew', async (t) => {
+    const [to, calls, go] = [join(folder, 'anew'), join(folder, 'calls'), join(folder, 'go')];
+    const post = `echo x >> ${calls}; while [ ! -e ${go} ]; do sleep 0.1; done`;
+    const args = ['backup', '--to', to, '--post', post];
+    const killed = begin(...args);
+    await until('the thaw', () => existsSync(calls));
+    await killed.end('SIGKILL');
+    t.notOk(await disabled(), 'the slave is enabled already');
+    t.ok(existsSync(`${to}.enabling`), 'a mark says for whom');
+    const next = ask(...args, '--json');
+    writeFileSync(go, '');
+    const again = await next;
+    t.equal(again.code, EXIT.DONE, again.stderr);
+    t.match(parse(again.stdout), { resumed: false });
+    t.equal(
+      readFileSync(calls, 'utf8').length / 2,
+      2,
+      'the guard of the first, which was waited for, and its own',
+    );
+    t.ok(await disabled());
+    t.notOk(existsSync(`${to}.enabling`));
+    t.same(marksOf(folder), [], 'nothing is left to thaw');
+  });
+
+  await t.test(
+    'killed with its guard, it leaves a mark by which --thaw-only or the next run thaws',
+    async (t) => {
+      const [to, pid, thawed] = [join(folder, 'both'), join(folder, 'guard'), join(folder, 'both-thawed')];
+      const post = ['--to', to, '--post', `echo x >> ${thawed}`];
+      const times = (): number => (existsSync(thawed) ? readFileSync(thawed).length / 2 : 0);
+      const killBoth = async (): Promise<void> => {
+        rmSync(pid, { force: true });
+        const frozen = `kill -STOP ${served.daemon.pid}; echo $PPID > ${pid}.new; mv ${pid}.new ${pid}`;
+        const command = begin('backup', ...post, '--pre', frozen);
+        await until('the freeze', () => existsSync(pid));
+        // Stopped, it can't see its guard die.
+        process.kill(command.pid, 'SIGSTOP');
+        process.kill(Number(readFileSync(pid, 'utf8')), 'SIGKILL');
+        await command.end('SIGKILL');
+        process.kill(served.daemon.pid, 'SIGCONT');
+      };
+      await killBoth();
+      t.equal(times(), 0, 'nobody thawed');
+      const only = await cldd('backup', ...post, '--thaw-only', '--json');
+      t.same([only.code, parse(only.stdout), times()], [EXIT.DONE, { thawed: true }, 1]);
+      const idle = await cldd('backup', ...post, '--thaw-only');
+      t.same(
+        [idle.code, idle.stdout, times()],
+        [EXIT.DONE, 'nothing is left to thaw by that post hook\n', 1],
+      );
+      await killBoth();
+      const other = await cldd('backup', '--to', to, '--post', 'false', '--thaw-only');
+      t.same([other.code, times()], [EXIT.DONE, 1], 'a thaw belongs to its freeze');
+      const next = await ask('backup', ...post);
+      t.equal(next.code, EXIT.WARNINGS, next.stderr);
+      t.equal(times(), 3, 'the one that was left, and its own');
+      t.ok(await disabled());
+      t.same(marksOf(folder), []);
+    },
+  );
+
+  await t.test('symbolic links in the place of the unfinished files lead nowhere', async (t) => {
+    const [to, victim] = [join(folder, 'linked'), join(folder, 'victim')];
+    writeFileSync(victim, 'precious');
+    for (const name of [`${to}.partial`, `${to}.enabling`]) symlinkSync(victim, name);
+    t.equal((await ask('backup', '--to', to)).code, EXIT.DONE);
+    t.equal(readFileSync(victim, 'utf8'), 'precious');
+    t.ok(lstatSync(to).isFile());
+    const image = join(folder, 'linked-image');
+    symlinkSync(victim, `${image}.restoring.new`);
+    t.equal((await cldd('restore', to, '--to', image)).code, EXIT.DONE);
+    t.equal(readFileSync(victim, 'utf8'), 'precious');
+  });
+
+  await t.test(
+    'what is no regular file, or would speak to the terminal, is refused in plain words',
+    async (t) => {
+      const hostile = join(folder, 'hostile');
+      mkdirSync(hostile);
+      await succeed('mkfifo', [join(hostile, 'pipe.cldd')]);
+      const fifo = await cldd('verify', hostile);
+      t.equal(fifo.code, EXIT.FAILURE);
+      t.match(fifo.stderr, /^cldd: \S+pipe\.cldd is no sound backup: it is not a regular file\n$/);
+      const full = await ask('backup', '--to', hostile, '--incremental', '--dry-run');
+      t.match(full.stderr, /not a regular file/, 'a backup to that folder is not held up either');
+      rmSync(join(hostile, 'pipe.cldd'));
+      const header = {
+        ...{ version: 1, id: 'a', kind: 'full', base: null, target: 'iqn.2026-01.org.example:x', uuid: 'a' },
+        ...{ generation: 1, createdAt: '2026-01-01T00:00:00.000Z', capacityBytes: 4096 },
+      };
+      const evil = '\u001b]0;owned\u0007\u009b31m';
+      const long = { target: 'x'.repeat(300), createdAt: '2'.repeat(100), id: 'a'.repeat(100) };
+      for (const [name, spoilt] of [
+        ...['target', 'createdAt', 'id', 'uuid', 'enabledAt'].map((key) => [key, { [key]: evil }] as const),
+        ...Object.entries(long).map(([key, value]) => [`long ${key}`, { [key]: value }] as const),
+      ]) {
+        const writer = new FrameWriter();
+        const head = writer.frame('HEAD', 0, 0, Buffer.from(JSON.stringify({ ...header, ...spoilt })));
+        const path = join(hostile, 'evil.cldd');
+        writeFileSync(path, Buffer.concat([head, writer.frame('ZERO', 0, 4096), writer.done()]));
+        const done = await cldd('verify', path);
+        t.equal(done.code, EXIT.FAILURE, name);
+        t.notMatch(done.stdout + done.stderr, CONTROL, name);
+      }
+      rmSync(join(hostile, 'evil.cldd'));
+      const path = join(hostile, `name${evil}.cldd`);
+      writeFileSync(path, 'no backup');
+      const named = await cldd('verify', hostile);
+      t.equal(named.code, EXIT.FAILURE);
+      t.notMatch(named.stderr, CONTROL, 'nor do names of files');
+      t.match(named.stderr, '\\x1b]0;owned');
+    },
+  );
+
+  const root = process.getuid?.() === 0 ? {} : { skip: 'only root may mount a small file system' };
+  await t.test('a full disc at the destination of a backup or a restore, then room', root, async (t) => {
+    const small = join(folder, 'small');
+    mkdirSync(small);
+    await succeed('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'none', small]);
+    t.teardown(() => succeed('umount', [small]));
+    const to = join(small, 'backup.cldd');
+    const full = await ask('backup', '--to', to);
+    t.equal(full.code, EXIT.FAILURE);
+    t.match(full.stderr, /^cldd: [^\n]*the disc is full; the slave stays enabled[^\n]*\n$/);
+    t.notOk(await disabled());
+    await succeed('mount', ['-o', 'remount,size=64m', small]);
+    const again = await ask('backup', '--to', to, '--json');
+    t.equal(again.code, EXIT.DONE, again.stderr);
+    t.match(parse(again.stdout), { resumed: true });
+    t.ok(await disabled());
+    await succeed('mount', ['-o', `remount,size=${statSync(to).size + (2 << 20)}`, small]);
+    const image = join(small, 'image');
+    const short = await cldd('restore', to, '--to', image);
+    t.equal(short.code, EXIT.FAILURE);
+    t.match(
+      short.stderr,
+      /^cldd: the disc is full at [^\n]*: make room, and run the same command again[^\n]*\n$/,
+    );
+    await succeed('mount', ['-o', 'remount,size=64m', small]);
+    t.equal((await cldd('restore', to, '--to', image)).code, EXIT.DONE, 'it goes on without --yes');
+    t.ok(
+      readFileSync(image)
+        .subarray(0, 6 << 20)
+        .every((byte) => byte === 5),
+      'all of it is there',
+    );
+  });
 });
+
+/** Control characters, save the end of a line. */
+const CONTROL = /(?!\n)\p{Cc}/u;
+
+const marksOf = (place: string): string[] => readdirSync(place).filter((name) => /\.frozen-/.test(name));

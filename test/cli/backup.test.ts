@@ -1,69 +1,18 @@
 /** `cldd backup`, `verify`, `restore` and `prune` as a nightly job and a disaster use them. */
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { cpSync, existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import tap from 'tap';
 import { needing } from '../../conformance/support/clients.js';
 import { EXIT } from '../../conformance/support/cldd.js';
-import { ROOT } from '../../conformance/support/paths.js';
-import { run, Running, succeed } from '../../conformance/support/processes.js';
+import { succeed } from '../../conformance/support/processes.js';
 import { gather, openBackup, verifyBackup } from '../../src/cli/backup/backup-file.js';
+import { PROGRAM, Served, cldd, env, parse, scratch, until } from './support.js';
 
-const PROGRAM = join(ROOT, 'bin/cldd');
-const env = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
-const folder = mkdtempSync(join(tmpdir(), 'cldd-backup-'));
-tap.teardown(() => rmSync(folder, { recursive: true, force: true }));
+const folder = scratch('backup');
 const needs = needing('qemu-io', 'qemu-img');
-
-interface Served {
-  partition: string;
-  /** Where backups go. */
-  backups: string;
-  ask: (...args: string[]) => ReturnType<typeof run>;
-  write: (pattern: number, position: string, length: string) => Promise<unknown>;
-  /** The master's bytes. */
-  image: () => Promise<Buffer>;
-  daemon: Running;
-}
-
 let served = 0;
-async function serve(t: Pick<typeof tap, 'teardown'>): Promise<Served> {
-  const place = join(folder, String(served++));
-  const [partition, backups, socket] = [join(place, 'p'), join(place, 'backups'), join(place, 's')];
-  mkdirSync(backups, { recursive: true });
-  await succeed(PROGRAM, ['init', partition, '--size', '32M'], { env });
-  const args = ['serve', '--partition', partition, '--portal', '127.0.0.1:0', '--socket', socket];
-  const daemon = new Running(PROGRAM, args, { env });
-  t.teardown(() => daemon.end());
-  const [, target = '', portal = ''] = await daemon.waitFor(/^cldd ready: (\S+) on (\S+),1/m, 60_000);
-  const url = `iscsi://${portal}/${target}/0`;
-  return {
-    partition,
-    backups,
-    daemon,
-    ask: (...given) => run(PROGRAM, [...given, '--socket', socket], { env }),
-    write: (pattern, position, length) =>
-      succeed('qemu-io', ['-f', 'raw', '-c', `write -P ${String(pattern)} ${position} ${length}`, url]),
-    image: async () => {
-      const path = join(place, 'image');
-      await succeed('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', url, path]);
-      return readFileSync(path);
-    },
-  };
-}
-
-const cldd = (...args: string[]) => run(PROGRAM, args, { env });
-const parse = (text: string) => JSON.parse(text) as Record<string, unknown>;
+const serve = (t: Pick<typeof tap, 'teardown'>): Promise<Served> =>
+  Served.start(t, join(folder, String(served++)));
 
 void tap.test('a chain of incremental backups restores each generation, byte by byte', needs, async (t) => {
   const { backups, ask, write, image, partition } = await serve(t);
@@ -107,18 +56,14 @@ void tap.test('a chain of incremental backups restores each generation, byte by 
 });
 
 void tap.test('a backup that was killed goes on, and the slave stayed the same', needs, async (t) => {
-  const { backups, ask, write, image } = await serve(t);
+  const { backups, ask, begin, write, image } = await serve(t);
   await write(5, '0', '6M');
   const expected = await image();
   const thawed = join(backups, 'thawed');
-  const socket = join(backups, '..', 's');
-  const args = ['backup', '--to', backups, '--rate', '1M', '--post', `touch ${thawed}`, '--socket', socket];
-  const killed = new Running(PROGRAM, args, { env });
+  const killed = begin('backup', '--to', backups, '--rate', '1M', '--post', `touch ${thawed}`);
   const part = (): string | undefined => readdirSync(backups).find((name) => name.endsWith('.partial'));
-  const deadline = performance.now() + 60_000;
-  const size = (): number => readFileSync(join(backups, part() ?? 'absent')).length;
-  while ((part() === undefined || size() < 1 << 20) && performance.now() < deadline)
-    await new Promise((done) => setTimeout(done, 50));
+  const size = (): number => statSync(join(backups, part() ?? 'absent')).size;
+  await until('the copy', () => part() !== undefined && size() > 1 << 20);
   await killed.end('SIGKILL');
   t.ok(existsSync(thawed), 'thawed before the copy began');
   await write(6, '1M', '2M');
@@ -135,7 +80,7 @@ void tap.test(
   'the post hook runs though the pre hook hangs, fails, or the command is killed',
   needs,
   async (t) => {
-    const { backups, ask, write } = await serve(t);
+    const { backups, ask, begin, write } = await serve(t);
     const thawed = join(backups, 'thawed');
     const hooks = (pre: string) => ['--pre', pre, '--post', `echo x >> ${thawed}`, '--freeze-limit', '2'];
     const times = (): number => (existsSync(thawed) ? readFileSync(thawed).length / 2 : 0);
@@ -145,13 +90,10 @@ void tap.test(
     t.equal(times(), 1, 'after a hook that hangs');
     t.equal((await ask('backup', '--to', backups, ...hooks('exit 9'))).code, EXIT.FAILURE);
     t.equal(times(), 2, 'after one that fails');
-    const socket = join(backups, '..', 's');
-    const args = ['backup', '--to', backups, ...hooks('echo frozen >&2; sleep 600'), '--socket', socket];
-    const killed = new Running(PROGRAM, args, { env });
+    const killed = begin('backup', '--to', backups, ...hooks('echo frozen >&2; sleep 600'));
     await killed.waitFor(/frozen/, 60_000);
     await killed.end('SIGKILL');
-    const deadline = performance.now() + 60_000;
-    while (times() < 3 && performance.now() < deadline) await new Promise((done) => setTimeout(done, 50));
+    await until('the thaw', () => times() >= 3);
     t.equal(times(), 3, 'after a kill');
     t.match((await ask('status')).stdout, /slave +disabled/);
     t.notOk(

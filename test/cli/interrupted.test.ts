@@ -1,23 +1,16 @@
 /** `cldd backup` and `cldd restore` killed at any point and run again; and how they show where they are. */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import tap from 'tap';
 import { needing } from '../../conformance/support/clients.js';
 import { EXIT } from '../../conformance/support/cldd.js';
-import { ROOT } from '../../conformance/support/paths.js';
 import { run, Running, succeed } from '../../conformance/support/processes.js';
+import { PROGRAM, Served, cldd, env, scratch } from './support.js';
 
-const PROGRAM = join(ROOT, 'bin/cldd');
-const env = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
-const folder = mkdtempSync(join(tmpdir(), 'cldd-interrupted-'));
-tap.teardown(() => rmSync(folder, { recursive: true, force: true }));
+const folder = scratch('interrupted');
 const needs = needing('qemu-io', 'qemu-img', 'script');
 const DATA_MIB = 96;
-
-const cldd = (...args: string[]) => run(PROGRAM, args, { env });
-const slaveIs = (state: string): RegExp => new RegExp(`slave +${state}`);
 
 /** Runs a command and kills it once `due` says so, or lets it end. True if it was killed. */
 async function killWhen(args: string[], due: () => boolean): Promise<boolean> {
@@ -41,19 +34,10 @@ void tap.test(
   'killed at any point and run again, they come to the same end',
   { ...needs, timeout: 240_000 },
   async (t) => {
-    const [partition, backups, socket] = [join(folder, 'p'), join(folder, 'backups'), join(folder, 's')];
-    mkdirSync(backups);
-    await succeed(PROGRAM, ['init', partition, '--size', '320M'], { env });
-    const serving = ['serve', '--partition', partition, '--portal', '127.0.0.1:0', '--socket', socket];
-    const daemon = new Running(PROGRAM, serving, { env });
-    t.teardown(() => daemon.end());
-    const [, target = '', portal = ''] = await daemon.waitFor(/^cldd ready: (\S+) on (\S+),1/m, 60_000);
-    const url = `iscsi://${portal}/${target}/0`;
-    const write = (what: string) => succeed('qemu-io', ['-f', 'raw', '-c', what, url]);
-    await write(`write -P 7 1M ${DATA_MIB}M`);
-    const image = join(folder, 'image');
-    await succeed('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', url, image]);
-    const expected = readFileSync(image);
+    const served = await Served.start(t, folder, '320M');
+    const { backups, socket, write } = served;
+    await write(7, '1M', `${DATA_MIB}M`);
+    const expected = await served.image();
 
     const backup = ['backup', '--to', backups, '--socket', socket];
     const partial = (): number =>
@@ -69,11 +53,11 @@ void tap.test(
     let killed = 0;
     for (const due of kills) if (await killWhen([...backup, '--rate', '64M'], due)) killed++;
     t.ok(killed >= 3, `${killed} backups were killed`);
-    await write('write -P 9 1M 1M');
+    await write(9, '1M', '1M');
     const done = await cldd(...backup, '--json');
     t.equal(done.code, EXIT.DONE, done.stderr);
     t.match(JSON.parse(done.stdout), { resumed: true });
-    t.match((await cldd('status', '--socket', socket)).stdout, slaveIs('disabled'));
+    t.ok(await served.disabled());
     t.equal((await cldd('verify', backups)).code, EXIT.DONE);
 
     const to = join(folder, 'restored');
@@ -109,12 +93,9 @@ void tap.test(
     t.equal(again.code, EXIT.DONE, again.stderr);
     t.match(JSON.parse(again.stdout), { resumed: true, kind: 'partition' });
     t.equal(markOf(), undefined);
-    await daemon.end();
-    const second = new Running(PROGRAM, serving.with(2, other), { env });
-    t.teardown(() => second.end());
-    const [, name = '', at = ''] = await second.waitFor(/^cldd ready: (\S+) on (\S+),1/m, 60_000);
-    await succeed('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', `iscsi://${at}/${name}/0`, image]);
-    t.ok(readFileSync(image).equals(expected), 'the master of another partition');
+    await served.daemon.end();
+    await served.serve(other);
+    t.ok((await served.image()).equals(expected), 'the master of another partition');
 
     const shown = await run(
       'script',

@@ -1,5 +1,5 @@
 /** Backup files: read and proved frame by frame, and found in a folder. */
-import { closeSync, fstatSync, openSync, readSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { OperationalError } from '../../operational-error.js';
 import { DONE_BYTES, FRAME_HEADER_BYTES, FrameReader, damaged, dataOf, headerOf, isDone } from './format.js';
@@ -20,10 +20,13 @@ export function* readFrames(
   path: string,
   reader = new FrameReader(),
 ): Generator<{ frame: Frame; end: number }> {
-  const fd = openSync(path, 'r');
+  // A FIFO would let us wait for a writer.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     let at = 0;
-    const { size } = fstatSync(fd);
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw damaged('it is not a regular file');
+    const { size } = stat;
     while (at < size) {
       const stored = reader.storedBytes(readExactly(fd, at, FRAME_HEADER_BYTES));
       const bytes = readExactly(fd, at, FRAME_HEADER_BYTES + stored);

@@ -54,29 +54,34 @@ export interface BackupHeader {
   slaveLeft?: boolean;
 }
 
+// What is printed holds no control characters, which a terminal would obey, and nothing is longer than it has to be.
+const ID = { type: 'string', pattern: '^[0-9a-fA-F-]{1,36}$' };
+const TIME = { type: 'string', pattern: '^[0-9TZ.:+-]{0,40}$' };
+const NAME = { type: 'string', maxLength: 223, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' };
+
 const isHeader = new Ajv().compile<BackupHeader>({
   type: 'object',
   required: ['version', 'id', 'kind', 'base', 'target', 'uuid', 'generation', 'createdAt', 'capacityBytes'],
   properties: {
     version: { type: 'integer' },
-    id: { type: 'string' },
+    id: ID,
     kind: { enum: ['full', 'incremental'] },
     base: {
       type: ['object', 'null'],
       required: ['id', 'generation'],
-      properties: { id: { type: 'string' }, generation: { type: 'integer' } },
+      properties: { id: ID, generation: { type: 'integer' } },
     },
-    target: { type: 'string' },
-    uuid: { type: 'string' },
+    target: NAME,
+    uuid: ID,
     generation: { type: 'integer', minimum: 1, maximum: GENERATION_MAX },
-    createdAt: { type: 'string' },
+    createdAt: TIME,
     capacityBytes: {
       type: 'integer',
       minimum: SECTOR_BYTES,
       multipleOf: SECTOR_BYTES,
       maximum: CAPACITY_BYTES_MAX,
     },
-    enabledAt: { type: 'string' },
+    enabledAt: TIME,
     slaveLeft: { type: 'boolean' },
   },
 });

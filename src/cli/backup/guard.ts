@@ -1,12 +1,15 @@
 /**
- * The process that thaws: `guard.js PRE POST SECONDS` runs PRE, tells its exit code on stdout, and runs POST once its
+ * The process that thaws: `guard.js PRE POST SECONDS [MARK]` runs PRE, tells its exit code on stdout, and runs POST once its
  * stdin ends (the backup released it, or died) or SECONDS have passed, whichever is first. A PRE that still runs then is
- * ended before, so that it can't freeze what POST has thawed. It has its own session, so that no Ctrl-C reaches it.
+ * ended before, so that it can't freeze what POST has thawed. It has its own session, so that no Ctrl-C reaches it. For
+ * the case that it is killed as well, MARK is there from before PRE until POST has run well.
  */
 import { spawn } from 'node:child_process';
-import { GUARD_TIMED_OUT, endGroup } from './hooks.js';
+import type { Lock } from '../../cow/lock.js';
+import { GUARD_TIMED_OUT, GUARD_UNMARKED, endGroup } from './hooks.js';
+import { markFrozen, markThawed, takeGuardLock } from './thaw.js';
 
-const [, , preHook = ':', postHook = ':', seconds = '60'] = process.argv;
+const [, , preHook = ':', postHook = ':', seconds = '60', mark = ''] = process.argv;
 const limitMs = Number(seconds) * 1000;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
@@ -29,10 +32,25 @@ function post(timedOut: boolean): void {
   const timer = setTimeout(() => endGroup(child.pid), limitMs);
   child.once('exit', (code) => {
     clearTimeout(timer);
+    if (code === 0 && mark !== '') markThawed(mark);
+    lock?.release();
     process.exit(timedOut ? GUARD_TIMED_OUT : (code ?? 1));
   });
 }
 
+function note(): Lock | undefined {
+  if (mark === '') return undefined;
+  try {
+    const taken = takeGuardLock(mark);
+    markFrozen(mark);
+    return taken;
+  } catch (error) {
+    process.stderr.write(`cldd: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(GUARD_UNMARKED);
+  }
+}
+
+const lock = note();
 const pre = shell(preHook);
 process.stdout.on('error', () => undefined);
 pre.once('exit', (code) => {

@@ -1,5 +1,5 @@
 /** Where a backup goes: a file, a folder of generations, or stdout. A file is not there until it is whole. */
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { constants, existsSync, lstatSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -7,10 +7,13 @@ import { OperationalError } from '../../operational-error.js';
 import { PARTIAL_SUFFIX, SUFFIX, readFrames, readableBackups } from './backup-file.js';
 import type { BackupFile } from './backup-file.js';
 import type { Sink } from './copy.js';
+import { FRESH } from './durable.js';
 import { FrameReader, FrameWriter, headerOf } from './format.js';
 import type { BackupHeader } from './format.js';
 
 export interface Place {
+  /** Whether it is a folder of generations. */
+  folder: boolean;
   /** Undefined: stdout. */
   final: string | undefined;
   partial: string | undefined;
@@ -41,15 +44,23 @@ export function isFolder(to: string, incremental: boolean): boolean {
 /** @throws {OperationalError} BACKUP_EXISTS */
 export function placeOf(to: string, folder: boolean, uuid: string, generation: number): Place {
   if (to === '-')
-    return { final: undefined, partial: undefined, enabling: undefined, earlier: [], unsound: [] };
+    return { folder, final: undefined, partial: undefined, enabling: undefined, earlier: [], unsound: [] };
   if (folder) {
     const name = `${uuid.slice(0, 8)}-g${String(generation).padStart(6, '0')}`;
     const { files, unsound } = existsSync(to) ? readableBackups(to) : { files: [], unsound: [] };
     const earlier = files.filter(({ header }) => header.uuid === uuid && header.generation < generation);
     const [final, partial] = [join(to, name + SUFFIX), join(to, name + PARTIAL_SUFFIX)];
-    return { final: refuseExisting(final), partial, enabling: `${to}/.enabling-${uuid}`, earlier, unsound };
+    return {
+      folder,
+      final: refuseExisting(final),
+      partial,
+      enabling: `${to}/.enabling-${uuid}`,
+      earlier,
+      unsound,
+    };
   }
   return {
+    folder,
     final: refuseExisting(to),
     partial: `${to}.partial`,
     enabling: `${to}.enabling`,
@@ -87,7 +98,8 @@ export interface OpenStream {
 
 /** The header of an interrupted backup, if there is one. */
 export function interrupted({ partial }: Place): BackupHeader | undefined {
-  if (partial === undefined || !existsSync(partial)) return undefined;
+  if (partial === undefined || lstatSync(partial, { throwIfNoEntry: false })?.isFile() !== true)
+    return undefined;
   return soundFrames(partial).header;
 }
 
@@ -141,7 +153,9 @@ export async function openStream(place: Place, header: BackupHeader, resume: boo
   }
   const sound = resume ? soundFrames(partial) : undefined;
   const goesOn = sound?.header !== undefined;
-  const file = await open(partial, goesOn ? 'r+' : 'w', 0o600);
+  // No symbolic link leads us elsewhere.
+  if (!goesOn) rmSync(partial, { force: true });
+  const file = await open(partial, goesOn ? constants.O_RDWR | constants.O_NOFOLLOW : FRESH, 0o600);
   let at = 0;
   const sink = async (bytes: Buffer): Promise<void> => {
     let written = 0;

@@ -3,19 +3,11 @@
  * durable point instead of the beginning. The file is removed when the restore is done.
  */
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, fsyncSync, readFileSync, realpathSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { parse } from '@hapi/bourne';
 import type { BackupFile } from './backup-file.js';
+import { openFresh, syncFolder } from './durable.js';
 import type { DestinationKind } from './restore.js';
 
 export interface RestorePoint {
@@ -58,7 +50,7 @@ export class RestoreMark {
     const made = `${this.path}.new`;
     let fd: number;
     try {
-      fd = openSync(made, 'w', 0o600);
+      fd = openFresh(made);
     } catch (error) {
       // Backups on a medium that can't be written are restored all the same.
       const { code } = error as NodeJS.ErrnoException;
@@ -84,15 +76,6 @@ export class RestoreMark {
     rmSync(this.path, { force: true });
     // A mark that came back after a power cut would let a later run overwrite without --yes.
     syncFolder(this.path);
-  }
-}
-
-function syncFolder(path: string): void {
-  const fd = openSync(dirname(resolve(path)), 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }
 

@@ -6,14 +6,16 @@ import { chainOf, gather, listBackups, verifyBackup } from '../backup/backup-fil
 import type { BackupFile } from '../backup/backup-file.js';
 import { Progress, progressStyle } from '../backup/progress.js';
 import { kindOf, refuseOwnBackups, restore } from '../backup/restore.js';
+import { isFolder } from '../backup/place.js';
 import { RestoreMark } from '../backup/resume.js';
 import { runBackup } from '../backup/run.js';
-import type { BackupOptions, BackupReport } from '../backup/run.js';
+import { thawLeft } from '../backup/thaw.js';
+import type { BackupOptions, BackupReport } from '../backup/options.js';
 import type { DaemonOptions } from '../daemon-options.js';
 import { request, withDaemon } from '../daemon-options.js';
 import { examples } from '../examples.js';
 import { DoneWithWarnings, UsageError } from '../exit-codes.js';
-import { bytes, print, printJson, table } from '../output.js';
+import { bytes, print, printJson, printable, table } from '../output.js';
 import { parseCount, parseSeconds, parseSize } from '../size.js';
 
 interface Printing {
@@ -42,6 +44,7 @@ export function addBackup(program: Command): void {
     )
     .option('--crash-consistent', 'also while a file system on the master is mounted')
     .option('--use-enabled', 'copy a slave that is enabled already, and leave it so')
+    .option('--thaw-only', 'no backup: run the post hook if an earlier run was killed before it did')
     .option('--dry-run', 'say what would be done')
     .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText(
@@ -96,13 +99,26 @@ export function addBackup(program: Command): void {
 async function backup(target: string | undefined, options: DaemonOptions & BackupOptions): Promise<void> {
   if (options.incremental === true && options.to === '-')
     throw new UsageError('--incremental needs a folder: stdout does not tell what was there before');
+  if (options.thawOnly === true) {
+    await thawOnly(options);
+    return;
+  }
   const report = await runBackup(target, options, (command, given) => request(options, command, given));
   // On stdout stands the backup itself.
   if (options.to !== '-') {
     if (options.json) printJson(report);
-    else if (!options.quiet) print(inWords(report, options.dryRun === true));
+    else if (!options.quiet) print(printable(inWords(report, options.dryRun === true)));
   }
   if (report.warnings.length > 0) throw new DoneWithWarnings(report.warnings);
+}
+
+/** For a service manager, which runs it after every backup, however that ended. */
+async function thawOnly(options: DaemonOptions & BackupOptions): Promise<void> {
+  const { to, incremental = false, json, quiet } = options;
+  const thawed = await thawLeft(options, isFolder(to, incremental));
+  if (json) printJson({ thawed });
+  else if (!quiet)
+    print(thawed ? 'thawed: the post hook has run' : 'nothing is left to thaw by that post hook');
 }
 
 function inWords(report: BackupReport, dry: boolean): string {
@@ -219,7 +235,7 @@ function prune(
   for (const { path } of doomed.toReversed()) if (!dryRun) rmSync(path);
   if (json) printJson({ removed: doomed.map(({ path }) => path), kept: files.length - doomed.length });
   else if (!quiet) {
-    for (const { path } of doomed) print(`${dryRun ? 'would remove' : 'removed'} ${path}`);
+    for (const { path } of doomed) print(printable(`${dryRun ? 'would remove' : 'removed'} ${path}`));
     print(`${files.length - doomed.length} backups ${dryRun ? 'would stay' : 'stay'}`);
   }
 }

@@ -1,0 +1,41 @@
+/**
+ * Small files that outlive a power cut. They are made anew and never through a name that is there already: a symbolic
+ * link in a folder that others can write would lead elsewhere.
+ */
+import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+
+/** Flags of a new file, for fs.open, once what had its name is gone. */
+export const FRESH = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+/** Opens a new file, of mode 0600, in place of whatever has that name. */
+export function openFresh(path: string): number {
+  rmSync(path, { force: true });
+  return openSync(path, FRESH, 0o600);
+}
+
+export function writeDurably(path: string, text: string): void {
+  const fd = openFresh(path);
+  try {
+    writeSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  syncFolder(path);
+}
+
+export function removeDurably(path: string): void {
+  rmSync(path, { force: true });
+  syncFolder(path);
+}
+
+/** Makes durable which names there are in the folder of a file. */
+export function syncFolder(path: string): void {
+  const fd = openSync(dirname(resolve(path)), 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
