@@ -36,6 +36,9 @@ export const TEST_PROGRAMS = [
   { program: 'man', package: 'man-db' },
   { program: 'groff', package: 'groff' },
   { program: 'dpkg-deb', package: 'dpkg' },
+  { program: 'script', package: 'bsdutils' },
+  { program: 'zsh', package: 'zsh' },
+  { program: 'fish', package: 'fish' },
   { file: '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so', package: 'qemu-block-extra' },
   ...BENCH_PROGRAMS,
 ];

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { packageVersion } from '../package-root.js';
 import { addBackup } from './commands/backup.js';
 import { addCheck } from './commands/check.js';
+import { addCompletion } from './commands/completion.js';
 import { addConfig } from './commands/config.js';
 import { addDump } from './commands/dump.js';
 import { addEngineCommands } from './commands/engine.js';
@@ -45,6 +46,7 @@ export function createProgram(): Command {
     addCheck,
     addDump,
     addConfig,
+    addCompletion,
   ])
     add(program);
   return program;

@@ -100,7 +100,7 @@ void tap.test('docs/commands.md has every command, and no other', (t) => {
 });
 
 /** Commands that run until they are ended, or whose data is for another program. */
-const PRINTS_NO_DATA = ['cldd serve'];
+const PRINTS_NO_DATA = ['cldd serve', 'cldd completion'];
 /** Commands that only show: there is nothing to be quiet about. */
 const SHOWS = [
   ...[
@@ -111,6 +111,7 @@ const SHOWS = [
     'cldd sessions',
     'cldd changes',
     'cldd dump',
+    'cldd completion',
   ],
 ];
 const CHANGES_MUCH = [
