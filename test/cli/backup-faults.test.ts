@@ -42,7 +42,7 @@ void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
   await t.test(
     'killed, a backup to stdout leaves no slave behind, with which nobody could go on',
     async (t) => {
-      const killed = begin('backup', '--to', '-', '--rate', '1M');
+      const killed = begin('backup', '--to', '-', '--rate', '64K');
       await until('the copy', () => killed.stdout.includes('DATA'));
       t.notOk(await disabled());
       await killed.end('SIGKILL');
