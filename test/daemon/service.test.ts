@@ -103,7 +103,13 @@ void tap.test(
 void tap.test('the units are sound and hardened', needing('systemd-analyze'), async (t) => {
   const scratch = join(folder, 'units');
   mkdirSync(scratch);
-  const names = ['cldd.service', 'cldd.socket', 'cldd-backup.service', 'cldd-backup.timer', 'cldd-thaw.service'];
+  const names = [
+    'cldd.service',
+    'cldd.socket',
+    'cldd-backup.service',
+    'cldd-backup.timer',
+    'cldd-thaw.service',
+  ];
   for (const name of names) {
     // The program and the manual are not installed here.
     const text = readFileSync(join(UNITS, name), 'utf8');
