@@ -184,7 +184,7 @@ export class Committer {
   /** Makes everything up to now durable. */
   async #commit(): Promise<Captured> {
     let captured = this.#capture();
-    await this.#core.sync('commit: sync data');
+    await this.#core.sync('commit: sync data', true);
     if (!this.#core.does('commit: capture before the data sync')) captured = this.#capture();
     const { batch } = captured;
     if (batch === undefined) return captured;
@@ -238,7 +238,7 @@ export class Committer {
     counters.journalBlocks += batch.length / JOURNAL_BLOCK_BYTES;
     const placed = this.journal.place(batch);
     for (const { bytes, positions } of placed.pieces)
-      await this.#core.writeTwice(bytes, positions, 'commit: sync journal');
+      await this.#core.writeTwice(bytes, positions, 'commit: sync journal', true);
     this.journal.settle(placed);
   }
 

@@ -7,6 +7,7 @@ import { BLOCK_BYTES } from './states.js';
 import { SUPERBLOCK_OFFSETS, placeSegments } from './format.js';
 import type { PlacedSegment } from './format.js';
 import { Pacing, pacingBytes } from './pacing.js';
+import type { QuickSyncs } from './quick-syncs.js';
 import { ALL_STEPS } from './steps.js';
 import type { Step, Steps } from './steps.js';
 import { syncStore, writeStoreDurably } from './store.js';
@@ -39,6 +40,7 @@ export class Core {
   readonly segments: PlacedSegment[];
   readonly does: Steps;
   readonly pacing: Pacing;
+  readonly #quickSyncs: QuickSyncs | undefined;
   readonly counters: Counters = {
     dataWrites: 0,
     dataBytesWritten: 0,
@@ -66,12 +68,14 @@ export class Core {
     superblock: Superblock,
     does: Steps = ALL_STEPS,
     unsyncedBytesMax: number = pacingBytes(),
+    quickSyncs?: QuickSyncs,
   ) {
     this.store = store;
     this.superblock = superblock;
     this.segments = placeSegments(superblock.segments);
     this.capacityBytes = capacityOf(this.segments);
     this.does = does;
+    this.#quickSyncs = quickSyncs;
     // A sync that fails has said so by `fail`, and whoever waits for it looks for that.
     this.pacing = new Pacing(
       unsyncedBytesMax,
@@ -122,15 +126,19 @@ export class Core {
     }
   }
 
-  /** fdatasync; `step` names the rule that asks for it. */
-  async sync(step?: Step | 'state'): Promise<void> {
+  /** fdatasync; `step` names the rule that asks for it. For a `commit` in this thread, if that is quicker. */
+  async sync(step?: Step | 'state', commit = false): Promise<void> {
     if (this.failure !== undefined) throw this.failure;
     if (step !== undefined && step !== 'state' && !this.does(step)) return;
     this.counters.syncs++;
     const bytes = this.pacing.syncBegins();
     let synced = 0;
+    const quick = commit ? this.#quickSyncs : undefined;
+    quick?.begins();
     try {
-      await syncStore(this.store);
+      if (quick?.atOnce(bytes) === true) this.store.syncAtOnce();
+      else await syncStore(this.store);
+      quick?.ends();
       synced = bytes;
     } catch (error) {
       throw this.fail(error);
@@ -141,9 +149,14 @@ export class Core {
 
   /**
    * Writes two copies, and waits until the first is durable; `step` names the rule that asks for it. The second follows
-   * with the next sync: until then no more than the one copy that is being written can be damaged.
+   * with the next sync: until then no more than the one copy that is being written can be damaged. `commit`: as in `sync`.
    */
-  async writeTwice(bytes: Buffer, positions: readonly [number, number], step: Step): Promise<void> {
+  async writeTwice(
+    bytes: Buffer,
+    positions: readonly [number, number],
+    step: Step,
+    commit = false,
+  ): Promise<void> {
     this.writeMetadata(bytes, positions[1]);
     if (!this.does(step)) {
       this.writeMetadata(bytes, positions[0]);
@@ -152,8 +165,12 @@ export class Core {
     this.counters.metadataWrites++;
     this.counters.metadataBytesWritten += bytes.length;
     this.counters.syncs++;
+    const quick = commit ? this.#quickSyncs : undefined;
+    quick?.begins();
     try {
-      await writeStoreDurably(this.store, bytes, positions[0]);
+      if (quick?.atOnce(bytes.length) === true) this.store.writeDurablyAtOnce(bytes, positions[0]);
+      else await writeStoreDurably(this.store, bytes, positions[0]);
+      quick?.ends();
     } catch (error) {
       throw this.fail(error);
     }

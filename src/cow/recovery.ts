@@ -12,6 +12,7 @@ import type { JournalBlock } from './journal.js';
 import type { MapPage } from './map-page.js';
 import { PageMap } from './page-map.js';
 import { OperationalError } from '../operational-error.js';
+import type { QuickSyncs } from './quick-syncs.js';
 import { StateArea, readStateTwin } from './state-area.js';
 import type { StateImage } from './state-area.js';
 import { HOLE } from './states.js';
@@ -27,6 +28,8 @@ export interface EngineOptions {
   cachePages?: number;
   /** Written bytes that may wait for a sync before writes do; a sixteenth of the memory unless given. */
   unsyncedBytesMax?: number;
+  /** Lets commits wait in the event loop's thread where that is quicker; through the pool only unless given. */
+  quickSyncs?: QuickSyncs;
   /** For tests: which ordering steps to do. */
   steps?: Steps;
 }
@@ -55,7 +58,7 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
   await syncStore(store);
   const superblock = readSuperblock(store);
   requireWholeDevice(store, superblock);
-  const core = new Core(store, superblock, does, options.unsyncedBytesMax);
+  const core = new Core(store, superblock, does, options.unsyncedBytesMax, options.quickSyncs);
   const written = new WrittenBitmap(superblock.uuid, core.segments);
   written.read(store);
   const map = new PageMap(

@@ -9,6 +9,7 @@ import {
   constants,
   existsSync,
   fdatasync,
+  fdatasyncSync,
   fstatSync,
   ftruncateSync,
   openSync,
@@ -39,11 +40,15 @@ export interface Store {
   read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void;
   /** fdatasync, through the thread pool. */
   sync(done: StoreDone): void;
+  /** fdatasync in this thread. Throws if it fails. */
+  syncAtOnce(): void;
   /**
    * Writes through the thread pool, and is done when these bytes are durable; of other writes it says nothing, and waits
    * for none of them. The bytes must stay as they are until then.
    */
   writeDurably(bytes: Buffer, position: number, done: StoreDone): void;
+  /** As `writeDurably`, in this thread. Throws if it fails. */
+  writeDurablyAtOnce(bytes: Buffer, position: number): void;
   /** Asks the device for its size again, for a grow. */
   refreshSize(): number;
   close(): Promise<void>;
@@ -131,12 +136,7 @@ export class FileStore implements Store {
   }
 
   writeSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
-    let done = 0;
-    while (done < length) {
-      const count = writeSync(this.#fd, buffer, offset + done, length - done, position + done);
-      if (count === 0) throw new Error(`the device takes nothing more at ${position + done}`);
-      done += count;
-    }
+    writeAll(this.#fd, buffer, offset, length, position);
   }
 
   read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void {
@@ -152,6 +152,10 @@ export class FileStore implements Store {
     fdatasync(this.#fd, done);
   }
 
+  syncAtOnce(): void {
+    fdatasyncSync(this.#fd);
+  }
+
   writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
     write(this.#durableFd, bytes, 0, bytes.length, position, (error, count) => {
       if (error !== null) done(error);
@@ -159,6 +163,10 @@ export class FileStore implements Store {
       else if (count === 0) done(new Error(`the device takes nothing more at ${position}`));
       else this.writeDurably(bytes.subarray(count), position + count, done);
     });
+  }
+
+  writeDurablyAtOnce(bytes: Buffer, position: number): void {
+    writeAll(this.#durableFd, bytes, 0, bytes.length, position);
   }
 
   extendTo(sizeBytes: number): void {
@@ -174,6 +182,15 @@ export class FileStore implements Store {
   async close(): Promise<void> {
     const fds = new Set([this.#durableFd, this.#fd]);
     await Promise.all([...fds].map((fd) => closeFile(fd)));
+  }
+}
+
+function writeAll(fd: number, buffer: Uint8Array, offset: number, length: number, position: number): void {
+  let done = 0;
+  while (done < length) {
+    const count = writeSync(fd, buffer, offset + done, length - done, position + done);
+    if (count === 0) throw new Error(`the device takes nothing more at ${position + done}`);
+    done += count;
   }
 }
 

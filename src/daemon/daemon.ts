@@ -105,7 +105,8 @@ export class Daemon {
   #open(target: Configuration['targets'][number]): Promise<ServedTarget> {
     const { log, openPartition: open = openPartition } = this.#options;
     const tags = [...new Set(this.#configuration.portals.map(({ portalGroupTag }) => portalGroupTag))];
-    return ServedTarget.open(target, tags, open, log).then((served) => {
+    const alone = (): boolean => this.#service?.alone ?? false;
+    return ServedTarget.open(target, tags, open, log, alone).then((served) => {
       served.slowIoMs = this.#configuration.slowIoMs;
       return served;
     });

@@ -54,5 +54,5 @@ export interface PartitionEngine {
   close(): Promise<void>;
 }
 
-/** Opens the partition at a path. */
-export type OpenPartition = (path: string) => Promise<PartitionEngine>;
+/** Opens the partition at a path. `alone`: true while no more than one connection has been active lately. */
+export type OpenPartition = (path: string, alone: () => boolean) => Promise<PartitionEngine>;

@@ -72,8 +72,9 @@ export class ServedTarget {
     tags: readonly number[],
     openPartition: OpenPartition,
     log: Log,
+    alone: () => boolean = () => false,
   ): Promise<ServedTarget> {
-    const partition = await openPartition(configuration.partition);
+    const partition = await openPartition(configuration.partition, alone);
     try {
       return new ServedTarget(configuration, partition, tags, log);
     } catch (error) {

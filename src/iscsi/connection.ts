@@ -37,8 +37,8 @@ export interface ConnectionServices {
   sendTargets: (connection: Connection, value: string) => [string, string][] | undefined;
   /** A TARGET COLD RESET came by this connection. */
   targetWasReset: (connection: Connection) => void;
-  /** Called after every receive, for the spin. */
-  active: () => void;
+  /** Called after every receive, for the spin; `waits`: a command of the session waits for the medium. */
+  active: (connection: Connection, waits: boolean) => void;
   closed: (connection: Connection) => void;
 }
 
@@ -119,7 +119,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     this.#receive.end += bytes;
     this.heardAtMs = performance.now();
     this.#run();
-    if (this.session?.waitsForMedium() !== true) this.#services.active();
+    this.#services.active(this, this.session?.waitsForMedium() === true);
     return !this.#stalled;
   }
 

@@ -151,6 +151,8 @@ export interface IscsiService {
   readonly counters: Readonly<IscsiCounters>;
   /** Connections, those that log in included. */
   readonly connections: number;
+  /** True while no more than one connection has said anything lately. */
+  readonly alone: boolean;
   /**
    * Listens on what is new, then stops listening on what is gone; sessions go on. A portal that keeps its address takes
    * over its group tag and advertised address, for logins to come. Rejects as `listen` does, having changed nothing.

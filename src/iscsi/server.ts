@@ -26,6 +26,8 @@ import { Spin } from './spin.js';
 
 const HOUSEKEEPING_MS = 1000;
 const REFUSED_TOLD_MS = 1000;
+/** A connection that was silent for so long would hardly notice if the event loop stopped for some milliseconds. */
+const COMPANY_MS = 1000;
 
 interface Listener {
   readonly server: Server;
@@ -43,6 +45,9 @@ export class IscsiServer implements IscsiService {
   readonly #sessions: Sessions;
   readonly #discovery: DiscoverySessions;
   readonly #spin: Spin;
+  /** Who was heard last, and when anybody else was. */
+  #lastHeard: Connection | undefined;
+  #othersHeardAtMs = -Infinity;
   readonly #failedLogins = new FailedLogins();
   readonly counters = emptyCounters();
   #housekeeping: NodeJS.Timeout | undefined;
@@ -211,9 +216,13 @@ export class IscsiServer implements IscsiService {
           portals: this.#listeners.map((listener) => listener.portal),
         }),
       targetWasReset: (connection) => this.#targetWasReset(connection),
-      active: () => this.#spin.active(),
+      active: (connection, waits) => {
+        this.#note(connection);
+        if (!waits) this.#spin.active();
+      },
       closed: (connection) => {
         this.#connections.delete(connection);
+        if (connection === this.#lastHeard) this.#lastHeard = undefined;
         const { session, ending } = connection;
         log.debug({ address: connection.wire.remoteAddress, why: ending.why }, 'connection closed');
         this.#discovery.leave(connection);
@@ -322,6 +331,16 @@ export class IscsiServer implements IscsiService {
 
   get connections(): number {
     return this.#connections.size;
+  }
+
+  get alone(): boolean {
+    return performance.now() - this.#othersHeardAtMs > COMPANY_MS;
+  }
+
+  #note(connection: Connection): void {
+    if (connection === this.#lastHeard) return;
+    this.#othersHeardAtMs = this.#lastHeard?.heardAtMs ?? this.#othersHeardAtMs;
+    this.#lastHeard = connection;
   }
 
   get failedLogins(): number {

@@ -9,6 +9,8 @@ import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
+import { QuickSyncs } from '../../src/cow/quick-syncs.js';
+import type { EngineOptions } from '../../src/cow/recovery.js';
 import type { Steps } from '../../src/cow/steps.js';
 import { Chance, MemoryStore } from './stores.js';
 import type { StoreEvent } from './stores.js';
@@ -51,12 +53,24 @@ export interface PowerCutReport {
 
 const tick = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+/** Every fourth partition has a quick disc and one connection, so that commits wait in the event loop's thread. */
+function engineOptions({ seed, steps }: PowerCutOptions): EngineOptions {
+  const options: EngineOptions = steps === undefined ? {} : { steps };
+  if (seed % 4 !== 3) return options;
+  const quickSyncs = new QuickSyncs(
+    () => true,
+    () => 0,
+  );
+  while (!quickSyncs.atOnce(0)) quickSyncs.ends();
+  return { ...options, quickSyncs };
+}
+
 class Workload {
   readonly store: MemoryStore;
   readonly history: History;
   engine: Engine;
   readonly #chance: Chance;
-  readonly #steps: Steps | undefined;
+  readonly #options: EngineOptions;
   readonly #transitions: number;
   readonly #wide: boolean;
   readonly #unmaps: boolean;
@@ -78,7 +92,7 @@ class Workload {
     this.engine = engine;
     this.#master = new MasterMedium(engine);
     this.#chance = chance;
-    this.#steps = options.steps;
+    this.#options = engineOptions(options);
     this.#transitions = options.transitions ?? 0;
     this.#wide = options.wide === true;
     this.#unmaps = options.unmaps === true;
@@ -127,7 +141,7 @@ class Workload {
   async #kill(): Promise<void> {
     await this.settle();
     this.engine.core.failure = new Error('killed');
-    this.engine = await Engine.open(this.store, this.#steps === undefined ? {} : { steps: this.#steps });
+    this.engine = await Engine.open(this.store, this.#options);
     this.#master = new MasterMedium(this.engine);
     this.history.adopt(this.store.events.length, this.engine);
     this.#watch();
@@ -269,7 +283,7 @@ async function live(
   let history: History;
   let opened: number;
   try {
-    const engine = await Engine.open(store, steps === undefined ? {} : { steps });
+    const engine = await Engine.open(store, engineOptions(options));
     history = life === 0 ? earlier : History.after(earlier, engine);
     opened = store.events.length;
     const firstValue = life * VALUES_PER_LIFE;

@@ -94,6 +94,16 @@ export class MemoryStore implements Store {
     });
   }
 
+  syncAtOnce(): void {
+    if (this.recording) this.events.push({ kind: 'sync', upTo: this.events.length });
+  }
+
+  writeDurablyAtOnce(bytes: Buffer, position: number): void {
+    const write = this.events.length;
+    this.writeSync(bytes, 0, bytes.length, position);
+    if (this.recording) this.events.push({ kind: 'durable', write });
+  }
+
   writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
     const write = this.events.length;
     let failure: Error | null = null;
@@ -161,6 +171,18 @@ export class FaultyStore extends MemoryStore {
     const error = this.#trips('sync');
     if (error === undefined) super.sync(done);
     else setImmediate(done, error);
+  }
+
+  override syncAtOnce(): void {
+    const error = this.#trips('sync');
+    if (error !== undefined) throw error;
+    super.syncAtOnce();
+  }
+
+  override writeDurablyAtOnce(bytes: Buffer, position: number): void {
+    const error = this.#trips('sync');
+    super.writeDurablyAtOnce(bytes, position);
+    if (error !== undefined) throw error;
   }
 
   /** Can fail as a write does, and as a sync does. */

@@ -147,6 +147,10 @@ Object.assign(fs, {
     if (!descriptors.has(fd)) real.write(fd, buffer, offset, length, position, done);
     else later(() => put(fd, view(buffer, offset, length), position), done);
   },
+  fdatasyncSync(fd: number): void {
+    if (!descriptors.has(fd)) real.fdatasyncSync(fd);
+    else settle(fd);
+  },
   fdatasync(fd: number, done: Done): void {
     if (!descriptors.has(fd)) real.fdatasync(fd, done);
     else later(() => (settle(fd), undefined), done);
