@@ -1,4 +1,7 @@
-/** The load generator (load.c): compiled when it is needed, run once for every measurement. */
+/**
+ * The load generators (load.c on libiscsi, and raw.c for digests over data, which libiscsi doesn't speak): compiled when
+ * they are needed, run once for every measurement.
+ */
 import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,8 +9,10 @@ import { ROOT } from '../conformance/support/paths.js';
 import { run, Running, succeed } from '../conformance/support/processes.js';
 
 const FOLDER = join(ROOT, '.cache/bench');
-const SOURCE = join(ROOT, 'bench/load.c');
-const PROGRAM = join(FOLDER, 'load');
+const PROGRAMS = {
+  load: ['-O2', '-liscsi'],
+  raw: ['-O2', '-msse4.2'],
+};
 
 /** One run of the generator; lengths in bytes. See the head of load.c. */
 export interface Load {
@@ -23,6 +28,8 @@ export interface Load {
   seed?: number;
   fua?: boolean;
   headerDigest?: boolean;
+  /** By raw.c, on one connection and in sequence. */
+  dataDigest?: boolean;
 }
 
 /** What the generator saw. */
@@ -42,15 +49,19 @@ export interface Measured {
 }
 
 export async function compileLoad(): Promise<void> {
-  if (existsSync(PROGRAM) && statSync(PROGRAM).mtimeMs >= statSync(SOURCE).mtimeMs) return;
   mkdirSync(FOLDER, { recursive: true });
-  await succeed('gcc', ['-O2', '-Wall', '-Wextra', '-o', PROGRAM, SOURCE, '-liscsi']);
+  for (const [name, options] of Object.entries(PROGRAMS)) {
+    const [source, program] = [join(ROOT, 'bench', `${name}.c`), join(FOLDER, name)];
+    if (existsSync(program) && statSync(program).mtimeMs >= statSync(source).mtimeMs) continue;
+    await succeed('gcc', ['-Wall', '-Wextra', '-o', program, source, ...options]);
+  }
 }
 
 /** Puts the load on the LUN at `url`, and counts the processor time of process `pid`. */
 export async function load(url: string, pid: number, wanted: Load): Promise<Measured> {
   const args = argumentsFor(url, pid, wanted);
-  const done = await run(PROGRAM, args, { timeoutMs: timeoutMs(wanted) });
+  const program = join(FOLDER, wanted.dataDigest === true ? 'raw' : 'load');
+  const done = await run(program, args, { timeoutMs: timeoutMs(wanted) });
   if (done.code !== 0)
     throw new Error(`load ${args.join(' ')} ended with ${done.code ?? 'a signal'}:\n${done.stderr}`);
   return JSON.parse(done.stdout) as Measured;
@@ -63,7 +74,7 @@ export async function loadAfter<T>(
   wanted: Load,
   look: () => T,
 ): Promise<{ measured: Measured; seen: T }> {
-  const running = new Running(PROGRAM, [...argumentsFor(url, pid, wanted), '--idle', '2']);
+  const running = new Running(join(FOLDER, 'load'), [...argumentsFor(url, pid, wanted), '--idle', '2']);
   await running.waitFor(/^connected$/m, timeoutMs(wanted));
   // What the logins left to be collected may be so by now.
   await sleep(1500);
@@ -76,9 +87,11 @@ export async function loadAfter<T>(
 const timeoutMs = ({ seconds = 100 }: Load): number => 60_000 + 3000 * seconds;
 
 function argumentsFor(url: string, pid: number, wanted: Load): string[] {
-  const { operation, order, bytes, depth, connections = 1, fua, headerDigest, ...rest } = wanted;
-  const args = ['--url', url, '--pid', String(pid), '--operation', operation, '--order', order];
-  args.push('--bytes', String(bytes), '--depth', String(depth), '--connections', String(connections));
+  const { operation, order, bytes, depth, connections = 1, fua, headerDigest, dataDigest, ...rest } = wanted;
+  const args = ['--url', url, '--pid', String(pid), '--operation', operation];
+  args.push('--bytes', String(bytes), '--depth', String(depth));
+  if (dataDigest === true) args.push('--data-digest');
+  else args.push('--order', order, '--connections', String(connections));
   if (fua === true) args.push('--fua');
   if (headerDigest === true) args.push('--header-digest');
   for (const [name, value] of Object.entries(rest)) args.push(`--${name}`, String(value));

@@ -28,13 +28,13 @@ export async function measure(
   entrants: readonly Entrant[],
   settings: Settings,
 ): Promise<Row> {
-  for (const { peer } of entrants)
-    if (workload.load.operation === 'read') await warmUp(peer, settings.region);
-  const row: Row = Object.fromEntries(entrants.map(({ column }) => [column, []]));
+  const able = entrants.filter(({ column }) => workload.without?.includes(column) !== true);
+  if (workload.load.operation === 'read') for (const { peer } of able) await warmUp(peer, settings.region);
+  const row: Row = Object.fromEntries(able.map(({ column }) => [column, []]));
   for (let round = 0; round < settings.rounds; round++) {
     // Whoever comes first has no advantage of it.
-    for (let turn = 0; turn < entrants.length; turn++) {
-      const entrant = entrants[(turn + round) % entrants.length];
+    for (let turn = 0; turn < able.length; turn++) {
+      const entrant = able[(turn + round) % able.length];
       row[entrant.column].push(await once(workload, entrant, settings, round));
     }
   }
@@ -63,9 +63,10 @@ async function once(
 
 /**
  * Fills the peer's region and reads it back, every byte compared. Where there is a slave, once into either half of the
- * partition, so that no file has blocks still to be allocated when it is measured: partitions have none.
+ * partition, so that no file has blocks still to be allocated when it is measured: partitions have none. `digests`: with
+ * header and data digests, too.
  */
-export async function fillAndCheck(peer: Peer, region: number): Promise<void> {
+export async function fillAndCheck(peer: Peer, region: number, digests = false): Promise<void> {
   const all = { ...WHOLE, region, ops: Math.floor(region / WHOLE.bytes) };
   await load(peer.url, peer.pid, { ...all, operation: 'fill' });
   if (peer.slave !== undefined) {
@@ -74,6 +75,12 @@ export async function fillAndCheck(peer: Peer, region: number): Promise<void> {
     await load(peer.slave.url, peer.pid, { ...all, operation: 'check' });
     await peer.slave.disable();
   }
+  await load(peer.url, peer.pid, { ...all, operation: 'check' });
+  if (!digests) return;
+  // raw.c moves the same bytes, and back: what it writes load.c finds, and the other way round.
+  const verified = { ...all, headerDigest: true, dataDigest: true };
+  await load(peer.url, peer.pid, { ...verified, operation: 'check' });
+  await load(peer.url, peer.pid, { ...verified, operation: 'fill' });
   await load(peer.url, peer.pid, { ...all, operation: 'check' });
 }
 

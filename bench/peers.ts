@@ -85,21 +85,22 @@ export async function startCldd(
 
 /** Parameters that make tgtd's large transfers faster than its defaults. */
 const TUNED = {
-  MaxRecvDataSegmentLength: 262_144,
-  MaxXmitDataSegmentLength: 262_144,
-  FirstBurstLength: 262_144,
-  MaxBurstLength: 1_048_576,
+  MaxRecvDataSegmentLength: '262144',
+  MaxXmitDataSegmentLength: '262144',
+  FirstBurstLength: '262144',
+  MaxBurstLength: '1048576',
   InitialR2T: 'No',
 };
+
+/** tgtd refuses digests unless told; initiators that want none get none. */
+const DIGESTS = { HeaderDigest: 'CRC32C,None', DataDigest: 'CRC32C,None' };
 
 export async function startTgtdPeer(folder: string, bytes: number, tuned = false): Promise<Peer> {
   const name = tuned ? 'tgtd tuned' : 'tgtd';
   const file = store(folder, `${name.replace(' ', '-')}.img`, bytes);
   const tgtd = await startTgtd([file]);
-  if (tuned) {
-    for (const [key, value] of Object.entries(TUNED))
-      await tgtd.admin('--op', 'update', '--mode', 'target', '--tid', '1', '-n', key, '-v', String(value));
-  }
+  for (const [key, value] of Object.entries(tuned ? { ...DIGESTS, ...TUNED } : DIGESTS))
+    await tgtd.admin('--op', 'update', '--mode', 'target', '--tid', '1', '-n', key, '-v', value);
   const version = (await run('tgtd', ['-V'])).stdout.trim();
   const url = `iscsi://127.0.0.1:${tgtd.ports[0]}/${tgtd.target}/1`;
   return { name, version, pid: tgtd.pid, url, file, stop: () => tgtd.stop() };

@@ -82,7 +82,8 @@ async function bench(): Promise<void> {
   const folder = mkdtempSync(join(resolve(values.folder), 'cldd-bench-'));
   const entrants: Entrant[] = [];
   try {
-    await enter(entrants, folder, settings.region);
+    const digests = workloads.some(({ load }) => load.dataDigest === true);
+    await enter(entrants, folder, settings.region, digests);
     const results: Results = {
       at: moment(),
       machine: machine(),
@@ -103,8 +104,8 @@ async function bench(): Promise<void> {
   }
 }
 
-/** Starts every target, fills its store and reads it back. */
-async function enter(entrants: Entrant[], folder: string, region: number): Promise<void> {
+/** Starts every target, fills its store and reads it back; with digests, too, if a row has them. */
+async function enter(entrants: Entrant[], folder: string, region: number, digests: boolean): Promise<void> {
   const peers = values.peers?.split(',') ?? ['tgtd', 'tuned', 'istgt'];
   const starts: [column: string, start: () => Promise<Peer>][] = [
     ['cldd', () => startCldd(folder, region)],
@@ -122,7 +123,7 @@ async function enter(entrants: Entrant[], folder: string, region: number): Promi
     const peer = await start();
     const slaveEnabled = column.endsWith('enabled');
     entrants.push({ column, peer, slaveEnabled });
-    await fillAndCheck(peer, region);
+    await fillAndCheck(peer, region, digests && column !== 'prototype');
     if (!slaveEnabled || peer.slave === undefined) continue;
     // Reads meet a master of which half has parted from the slave, block by block.
     await peer.slave.enable();

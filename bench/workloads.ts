@@ -5,6 +5,8 @@ export interface Workload {
   readonly id: string;
   readonly title: string;
   readonly load: Omit<Load, 'region' | 'seconds' | 'ops' | 'seed'>;
+  /** Columns of targets that can't do it. */
+  readonly without?: readonly string[];
   /** The page cache is emptied before every run. */
   readonly cold?: boolean;
   /** Wanted ratios of our rate to tgtd's. */
@@ -14,6 +16,8 @@ export interface Workload {
 const KIB = 1024;
 const small = { bytes: 4 * KIB, order: 'random' } as const;
 const large = { bytes: 256 * KIB, order: 'sequential' } as const;
+
+const NO_DIGESTS = ['prototype'];
 
 export const WORKLOADS: readonly Workload[] = [
   {
@@ -87,6 +91,21 @@ export const WORKLOADS: readonly Workload[] = [
     id: 'digest-read',
     title: '256 KiB sequential read, depth 32, header digest',
     load: { ...large, operation: 'read', depth: 32, headerDigest: true },
+    without: NO_DIGESTS,
     goal: {},
+  },
+  {
+    id: 'digests-read',
+    title: '256 KiB sequential read, depth 32, header and data digests',
+    load: { ...large, operation: 'read', depth: 32, headerDigest: true, dataDigest: true },
+    without: NO_DIGESTS,
+    goal: { disabled: 1.5 },
+  },
+  {
+    id: 'digests-write',
+    title: '256 KiB sequential write, depth 32, header and data digests',
+    load: { ...large, operation: 'write', depth: 32, headerDigest: true, dataDigest: true },
+    without: NO_DIGESTS,
+    goal: { disabled: 1.5 },
   },
 ];

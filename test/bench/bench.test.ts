@@ -12,12 +12,12 @@ void tap.test(
   'the short form compares cldd with tgtd and istgt, having read back every byte',
   needing('gcc', 'tgtd', 'istgt'),
   async (t) => {
-    const args = [PROGRAM, '--short', '--rows', 'read-32,write-32,fua-1'];
+    const args = [PROGRAM, '--short', '--rows', 'read-32,fua-1,digests-write'];
     const done = await run(process.execPath, args, { timeoutMs: 240_000 });
     t.equal(done.code, 0, done.stderr);
     t.match(done.stdout, /^\| workload \| slave disabled \| slave enabled \| tgtd tuned \| istgt \|$/m);
-    for (const title of ['random read, depth 32', 'random write, depth 32', 'with FUA, depth 1']) {
-      const ratios = new RegExp(`^\\| 4 KiB .*${title} (\\| \\d+\\.\\d+ \\([^|]+){4}\\|$`, 'm');
+    for (const title of ['random read, depth 32', 'with FUA, depth 1', 'header and data digests']) {
+      const ratios = new RegExp(`^\\| \\d+ KiB .*${title} (\\| \\d+\\.\\d+ \\([^|]+){4}\\|$`, 'm');
       t.match(done.stdout, ratios, title);
     }
   },
