@@ -70,7 +70,9 @@ void t.test(`a bad network changes nothing, with digests on`, needs, async (t) =
   };
   // Busybox has a tc of its own, which its shell prefers, and which knows no netem.
   for (const [what, fault] of FAULTS) {
-    await guest.succeed(`/bin/tc qdisc replace dev eth0 root netem ${fault}`);
+    await guest.succeed(
+      `/bin/tc qdisc del dev eth0 root 2> /dev/null || true\n/bin/tc qdisc add dev eth0 root netem ${fault}`,
+    );
     await crossing();
     const dropped = await guest.succeed('/bin/tc -s qdisc show dev eth0');
     t.match(dropped, /qdisc netem/, what);
