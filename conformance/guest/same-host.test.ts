@@ -17,10 +17,14 @@ const MEMORY_MIB = 384;
 const PARTITION_MIB = 1280;
 /** One file of them is what a page cache of this guest holds some hundredths of. */
 const FILE_MIB = 8;
-const FILES = 64;
-/** Linux gives up a SCSI command after 30 s, and resets. */
-const LATENCY_MAX_S = 30;
-const ROUND_MS = 1_800_000;
+const FILES = Number(process.env['SAME_HOST_FILES'] ?? 64);
+/**
+ * The emulation is some hundred times slower than a host, and shares its machine with other tests: the kernel's limits
+ * for a command (30 s) and a ping (5 s) are made longer by that much, and a command has to be done well before.
+ */
+const COMMAND_S = 900;
+const LATENCY_MAX_S = 300;
+const ROUND_MS = 3_600_000;
 const LONG = process.env['GUEST_LONG'] === '1';
 
 /** The program with its packages and Node itself, as a file system for the guest. */
@@ -120,16 +124,27 @@ END
     );
     await guest.until('grep -q "cldd ready" /run/cldd.log || ! cat /run/cldd.log', 300_000);
     await guest.succeed(
-      `iscsiadm -m discovery -t sendtargets -p 127.0.0.1 && iscsiadm -m node --login`,
+      `iscsiadm -m discovery -t sendtargets -p 127.0.0.1
+      iscsiadm -m node -o update -n node.conn[0].timeo.noop_out_interval -v 0
+      iscsiadm -m node --login`,
       slowly,
     );
     await guest.until('[ -e /dev/sda ]', 60_000);
+    await guest.succeed(`echo ${COMMAND_S} > /sys/block/sda/device/timeout`);
     await guest.succeed('mkfs.ext4 -q /dev/sda && mount -t ext4 /dev/sda /mnt', slowly);
     t.comment((await guest.succeed('free -m; cat /proc/sys/vm/dirty_ratio')).trim());
 
-    const first = Number(await guest.succeed(round(1), { timeoutMs: ROUND_MS }));
+    const write = async (number: number): Promise<number> => {
+      const { code, stdout, stderr } = await guest.run(round(number), { timeoutMs: ROUND_MS });
+      if (code !== 0)
+        t.fail(
+          `round ${number}: ${stderr}\n${(await guest.run('dmesg | tail -40; free -m; tail /run/cldd.log')).stdout}`,
+        );
+      return Number(stdout);
+    };
+    const first = await write(1);
     await guest.succeed('/run/cldd slave enable --crash-consistent --socket /run/cldd.sock', slowly);
-    const second = Number(await guest.succeed(round(2), { timeoutMs: ROUND_MS }));
+    const second = await write(2);
     t.comment(
       `a read of 4 KiB waited at most ${first / 100} s, with the slave enabled ${second / 100} s; ` +
         (await guest.succeed('grep -E "VmHWM|VmRSS" /proc/$(pidof node)/status')).replaceAll(/\s+/g, ' '),

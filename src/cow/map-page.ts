@@ -9,7 +9,7 @@
  */
 
 import { isSealed, readU64, seal, writeU64 } from './bytes.js';
-import { HEADER_BYTES, MARK_SPAN, PAGE_BLOCKS, PAGE_BYTES, PAGE_UNITS } from './format.js';
+import { HEADER_BYTES, MARK_SPAN, PAGE_BLOCKS, PAGE_BYTES, PAGE_UNITS, UNIT_BLOCKS } from './format.js';
 import { DROP, FIRST_DIVERGED, LOCATION_OF_BASE, LOCATION_OF_MASTER } from './states.js';
 import type { Transition } from './states.js';
 
@@ -49,12 +49,22 @@ export class MapPage {
 
   /** Brings it from the end of its own epoch to `epoch`. Later transitions find no divergence, so only the first counts. */
   normalise(transition: Transition, epoch: number): void {
+    this.#normalise(transition, 0, PAGE_BLOCKS);
+    this.epoch = epoch;
+  }
+
+  /** As `normalise`, where only these units can be diverged. */
+  normaliseUnits(transition: Transition, epoch: number, units: readonly number[]): void {
+    for (const unit of units) this.#normalise(transition, unit * UNIT_BLOCKS, (unit + 1) * UNIT_BLOCKS);
+    this.epoch = epoch;
+  }
+
+  #normalise(transition: Transition, from: number, end: number): void {
     const { states } = this;
     const table = transition === DROP ? LOCATION_OF_BASE : LOCATION_OF_MASTER;
-    for (let index = 0; index < PAGE_BLOCKS; index++) {
+    for (let index = from; index < end; index++) {
       if (states[index] >= FIRST_DIVERGED) states[index] = table[states[index]];
     }
-    this.epoch = epoch;
   }
 
   /** The image for the disk, in `out` (4 KiB at `at`). Marks older than 15 bits reach back come out as the oldest. */

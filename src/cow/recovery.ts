@@ -35,6 +35,8 @@ export interface EngineOptions {
 }
 
 export const DEFAULT_CACHE_PAGES = 4096;
+/** Cachefuls of pages that a journal may name: it names two (PageMap.force), and this is more than that. */
+const PAGES_REPLAYED = 4;
 
 export interface EngineParts {
   readonly core: Core;
@@ -78,7 +80,7 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
     return { parts, marked: 0, divergedBlocks: superblock.divergedBlocks };
   }
   const { blocks, nextLsn, tail } = recoverableBlocks(superblock, readJournal(store, superblock), does);
-  replay(core, map, blocks);
+  replay(core, map, blocks, PAGES_REPLAYED * Math.max(map.maxPages, DEFAULT_CACHE_PAGES));
   const marked = does('open: count active extents as changed')
     ? markActive(core, map, activityList.entries)
     : 0;
@@ -153,9 +155,16 @@ function readState(
   );
 }
 
-/** Absolute states, in order: a page ends as the journal's last word says, however much of it the page had already. */
-function replay(core: Core, map: PageMap, blocks: readonly JournalBlock[]): void {
+/**
+ * Absolute states, in order: a page ends as the journal's last word says, however much of it the page had already.
+ *
+ * Who made the partition may have made it to keep us busy: a page is normalised as a whole once, and later epochs of the
+ * same journal cost no more than the records between them; and no more pages are taken in than a journal can name.
+ */
+function replay(core: Core, map: PageMap, blocks: readonly JournalBlock[], pagesMax: number): void {
   const { superblock, does } = core;
+  /** Units set since the page came to its epoch: what is diverged in it, once it has been normalised here. */
+  const since = new Map<MapPage, number[] | undefined>();
   for (const block of blocks) {
     if (block.epoch > superblock.epoch || block.generation > superblock.generation) {
       throw new OperationalError('DAMAGED', `journal block ${block.lsn} is newer than every superblock copy`);
@@ -169,11 +178,21 @@ function replay(core: Core, map: PageMap, blocks: readonly JournalBlock[]): void
         );
       }
       const page = map.force(number);
+      if (!since.has(page)) {
+        if (since.size >= pagesMax)
+          throw new OperationalError('DAMAGED', 'the journal names more map pages than it can');
+        since.set(page, undefined);
+      }
       if (does('open: rewrite every page that a record touched')) page.dirty = true;
       if (page.epoch > block.epoch && does('open: skip records of an older epoch than their page')) return;
       if (page.epoch < block.epoch && does('open: normalise a page before a record of a later epoch')) {
-        page.normalise(transitionOf(superblock, page.epoch), block.epoch);
+        const transition = transitionOf(superblock, page.epoch);
+        const units = since.get(page);
+        if (units === undefined) page.normalise(transition, block.epoch);
+        else page.normaliseUnits(transition, block.epoch, units);
+        since.set(page, []);
       }
+      since.get(page)?.push(unit % PAGE_UNITS);
       page.states.set(states, (unit % PAGE_UNITS) * UNIT_BLOCKS);
       page.marks[unit % PAGE_UNITS] = Math.max(page.marks[unit % PAGE_UNITS], block.generation);
       page.dirty = true;
