@@ -73,8 +73,13 @@ export async function loadAfter<T>(
   pid: number,
   wanted: Load,
   look: () => T,
+  idleS = 2,
 ): Promise<{ measured: Measured; seen: T }> {
-  const running = new Running(join(FOLDER, 'load'), [...argumentsFor(url, pid, wanted), '--idle', '2']);
+  const running = new Running(join(FOLDER, 'load'), [
+    ...argumentsFor(url, pid, wanted),
+    '--idle',
+    String(idleS),
+  ]);
   await running.waitFor(/^connected$/m, timeoutMs(wanted));
   // What the logins left to be collected may be so by now.
   await sleep(1500);

@@ -49,7 +49,7 @@ export async function startCldd(
   folder: string,
   bytes: number,
   name = 'cldd',
-  { keep = false } = {},
+  { keep = false, env: more = {} }: { keep?: boolean; env?: NodeJS.ProcessEnv } = {},
 ): Promise<Peer> {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${name}.partition`);
@@ -59,7 +59,9 @@ export async function startCldd(
   const env = ENVIRONMENT;
   if (!keep) await succeed(CLDD, ['init', file, '--size', size, '--yes', '--thin'], { env });
   const args = ['serve', '--partition', file, '--portal', '127.0.0.1:0'];
-  const daemon = new Running(CLDD, [...args, '--target', target, '--socket', socket], { env });
+  const daemon = new Running(CLDD, [...args, '--target', target, '--socket', socket], {
+    env: { ...env, ...more },
+  });
   const [, port] = await daemon.waitFor(/^cldd ready: \S+ on 127\.0\.0\.1:(\d+)/m, READY_MS);
   const url = `iscsi://127.0.0.1:${port}/${target}`;
   return {

@@ -90,44 +90,63 @@ export function toMarkdown(results: Results): string {
   return `${lines.join('\n')}\n`;
 }
 
-const BAR = { height: 14, gap: 10, left: 330, width: 420 };
-const COLOURS: Record<string, string> = { [DISABLED]: '#2563eb', [ENABLED]: '#60a5fa' };
+const BAR = { height: 14, gap: 10, left: 360, width: 420 };
+const COLOURS = ['#2563eb', '#60a5fa'];
+
+export interface Chart {
+  heading: string;
+  series: readonly string[];
+  groups: readonly { title: string; values: readonly number[] }[];
+  /** A dashed line at this value. */
+  mark?: number;
+}
 
 /** A bar for each ratio; the line at 1 is tgtd. */
 export function toSvg(results: Results): string {
-  const shown = [DISABLED, ENABLED];
-  const found = results.rows.map(({ workload, measured }) => ({
-    title: workload.title,
-    ratios: shown.map((column) => ratio(measured, column)?.median ?? 0),
-  }));
-  const largest = Math.max(1, ...found.flatMap(({ ratios }) => ratios));
+  return barChart({
+    heading: 'rate as a multiple of tgtd (dashed line: 1)',
+    series: [DISABLED, ENABLED],
+    groups: results.rows.map(({ workload, measured }) => ({
+      title: workload.title,
+      values: [DISABLED, ENABLED].map((column) => ratio(measured, column)?.median ?? 0),
+    })),
+    mark: 1,
+  });
+}
+
+/** An SVG with a group of bars for each title, a bar in it for each series. */
+export function barChart({ heading, series, groups, mark }: Chart): string {
+  const largest = Math.max(1, ...groups.flatMap(({ values }) => values));
   const scale = BAR.width / largest;
-  const step = shown.length * BAR.height + BAR.gap;
+  const step = series.length * BAR.height + BAR.gap;
   const top = 40;
-  const height = top + found.length * step + 10;
+  const height = top + groups.length * step + 10;
   const text = (x: number, y: number, words: string, more = ''): string =>
     `<text x="${x}" y="${y}" ${more}>${words}</text>`;
-  const bars = found.flatMap(({ title, ratios }, index) => {
+  const bars = groups.flatMap(({ title, values }, index) => {
     const y = top + index * step;
     return [
       text(BAR.left - 8, y + BAR.height + 4, title, 'text-anchor="end"'),
-      ...ratios.map((value, place) => {
+      ...values.map((value, place) => {
         const at = y + place * BAR.height;
         const length = (value * scale).toFixed(1);
         return (
-          `<rect x="${BAR.left}" y="${at}" width="${length}" height="${BAR.height - 2}" fill="${COLOURS[shown[place]]}"/>` +
+          `<rect x="${BAR.left}" y="${at}" width="${length}" height="${BAR.height - 2}" fill="${COLOURS[place]}"/>` +
           text(BAR.left + value * scale + 4, at + BAR.height - 4, value.toFixed(1))
         );
       }),
     ];
   });
-  const one = (BAR.left + scale).toFixed(1);
+  const at = (BAR.left + (mark ?? 0) * scale).toFixed(1);
+  const dashed =
+    mark === undefined
+      ? ''
+      : `<line x1="${at}" y1="${top - 6}" x2="${at}" y2="${height - 8}" stroke="#444" stroke-dasharray="4 3"/>\n`;
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${BAR.left + BAR.width + 50}" height="${height}" font-family="sans-serif" font-size="12">
 <rect width="100%" height="100%" fill="white"/>
-${text(BAR.left, 18, 'rate as a multiple of tgtd (dashed line: 1)')}
-${shown.map((column, place) => `<rect x="${8 + place * 150}" y="10" width="10" height="10" fill="${COLOURS[column]}"/>${text(22 + place * 150, 19, column)}`).join('\n')}
+${text(BAR.left, 18, heading)}
+${series.map((name, place) => `<rect x="${8 + place * 150}" y="10" width="10" height="10" fill="${COLOURS[place]}"/>${text(22 + place * 150, 19, name)}`).join('\n')}
 ${bars.join('\n')}
-<line x1="${one}" y1="${top - 6}" x2="${one}" y2="${height - 8}" stroke="#444" stroke-dasharray="4 3"/>
-</svg>
+${dashed}</svg>
 `;
 }

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { ROOT } from '../conformance/support/paths.js';
 import { compileLoad } from './load.js';
 import { type Entrant, diverge, fillAndCheck, measure } from './measure.js';
+import { BEHAVIOUR, SHORT_BEHAVIOUR, behaviour } from './behaviour.js';
 import { type Peer, startCldd, startIstgt, startPrototype, startTgtdPeer } from './peers.js';
 import { type Results, toMarkdown, toSvg } from './report.js';
 import { SCALING, SHORT_SCALING, scaling } from './scaling.js';
@@ -22,12 +23,15 @@ const HELP = `npm run bench -- [options]: compares cldd with other iSCSI targets
   --folder DIR       where the stores are made (and removed); the system's folder for temporary files
   --short            one round of 0.3 s on 64 MiB: shows that it works, not how fast it is
   --scaling          instead of the comparison: what more sessions, a larger partition and divergence cost
-  --save             keeps the results as bench/results.{json,md,svg} and in docs/performance.md
+  --behaviour        instead: writers beside a backup, overload, stops of the event loop, the heap, the cost at rest
+  --save             keeps the results as bench/results.{json,md,svg} and scaling.svg, and in docs/performance.md
 `;
 
 /** Between these lines of docs/performance.md stand the tables. */
 const MARKS = { begin: '<!-- bench: begin -->\n', end: '<!-- bench: end -->\n' };
 const SCALING_MARKS = { begin: '<!-- scaling: begin -->\n', end: '<!-- scaling: end -->\n' };
+
+const BEHAVIOUR_MARKS = { begin: '<!-- behaviour: begin -->\n', end: '<!-- behaviour: end -->\n' };
 
 const { values } = parseArgs({
   options: {
@@ -40,23 +44,33 @@ const { values } = parseArgs({
     folder: { type: 'string', default: tmpdir() },
     short: { type: 'boolean', default: false },
     scaling: { type: 'boolean', default: false },
+    behaviour: { type: 'boolean', default: false },
     save: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
 
 if (values.help) process.stdout.write(HELP);
-else if (values.scaling) await scale();
+else if (values.scaling) await alone(SCALING_MARKS, scale);
+else if (values.behaviour)
+  await alone(BEHAVIOUR_MARKS, (folder) => behaviour(folder, values.short ? SHORT_BEHAVIOUR : BEHAVIOUR));
 else await bench();
 
-async function scale(): Promise<void> {
+async function scale(folder: string): Promise<string> {
+  const { text, picture } = await scaling(folder, values.short ? SHORT_SCALING : SCALING);
+  if (values.save) writeFileSync(join(ROOT, 'bench/scaling.svg'), picture);
+  return text;
+}
+
+/** Measures cldd alone, prints what came out, and keeps it between its marks if that is wanted. */
+async function alone(marks: typeof MARKS, measured: (folder: string) => Promise<string>): Promise<void> {
   await compileLoad();
   const folder = mkdtempSync(join(resolve(values.folder), 'cldd-bench-'));
   try {
-    const tables = await scaling(folder, values.short ? SHORT_SCALING : SCALING);
-    const text = `${machine()}; Node ${process.versions.node}; ${moment()}.\n\n${tables}\n`;
+    const found = await measured(folder);
+    const text = `${machine()}; Node ${process.versions.node}; ${moment()}.\n\n${found}\n`;
     process.stdout.write(text);
-    if (values.save) putInto(SCALING_MARKS, text);
+    if (values.save) putInto(marks, text);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { load, loadAfter, type Measured } from './load.js';
 import { diverge, fillAndCheck } from './measure.js';
 import { startCldd, type Peer } from './peers.js';
+import { barChart } from './report.js';
 import { settle } from './stores.js';
 
 const MIB = 2 ** 20;
@@ -42,12 +43,25 @@ interface Line {
 
 const small = { order: 'random', bytes: 4096 } as const;
 
-/** Measures all of it; the answer is Markdown. */
-export async function scaling(folder: string, settings: ScalingSettings): Promise<string> {
-  return [
-    '**Sessions** (4 KiB at random, depth 4 on each; memory is the daemon’s resident set)\n',
-    table(
-      [
+interface Part {
+  /** Markdown. */
+  title: string;
+  heads: readonly string[];
+  lines: Line[];
+  /** Of the picture: a line of the table, and the cells with the processor time of reads and of writes. */
+  named: (line: string) => string;
+  shown: readonly [number, number];
+}
+
+/** Measures all of it; the answers are Markdown and an SVG. */
+export async function scaling(
+  folder: string,
+  settings: ScalingSettings,
+): Promise<{ text: string; picture: string }> {
+  const parts: Part[] = [
+    {
+      title: '**Sessions** (4 KiB at random, depth 4 on each; memory is the daemon’s resident set)',
+      heads: [
         'sessions',
         'reads/s',
         'µs of processor each',
@@ -56,11 +70,13 @@ export async function scaling(folder: string, settings: ScalingSettings): Promis
         'MiB idle',
         'MiB busy',
       ],
-      await bySessions(folder, settings),
-    ),
-    '\n**Size of the partition** (sparse; depth 32; reads and writes in the first part of the master)\n',
-    table(
-      [
+      lines: await bySessions(folder, settings),
+      named: (line) => `${line} session${line === '1' ? '' : 's'}`,
+      shown: [1, 3],
+    },
+    {
+      title: '**Size of the partition** (sparse; depth 32; reads and writes in the first part of the master)',
+      heads: [
         'partition',
         'start after an orderly end, ms',
         'start after kill -9, ms',
@@ -70,11 +86,32 @@ export async function scaling(folder: string, settings: ScalingSettings): Promis
         'writes/s',
         'µs each',
       ],
-      await bySize(folder, settings),
-    ),
-    '\n**Divergence** (slave enabled; so much of the region has changed since, block by block at random; depth 32)\n',
-    table(['diverged', 'reads/s', 'µs each', 'writes/s', 'µs each'], await byDivergence(folder, settings)),
-  ].join('\n');
+      lines: await bySize(folder, settings),
+      named: (line) => `partition of ${line}`,
+      shown: [4, 6],
+    },
+    {
+      title:
+        '**Divergence** (slave enabled; so much of the region has changed since, block by block at random; depth 32)',
+      heads: ['diverged', 'reads/s', 'µs each', 'writes/s', 'µs each'],
+      lines: await byDivergence(folder, settings),
+      named: (line) => `${line} diverged`,
+      shown: [1, 3],
+    },
+  ];
+  const text = parts.map(({ title, heads, lines }) => `${title}\n\n${table(heads, lines)}`).join('\n\n');
+  const groups = parts.flatMap(({ lines, named, shown }) =>
+    lines.map(({ title, cells }) => ({
+      title: named(title),
+      values: shown.map((cell) => Number(cells[cell])),
+    })),
+  );
+  const picture = barChart({
+    heading: 'processor time of one command in µs: flat is what it should be',
+    series: ['4 KiB read', '4 KiB write'],
+    groups,
+  });
+  return { text, picture };
 }
 
 async function bySessions(folder: string, { seconds, region, sessions }: ScalingSettings): Promise<Line[]> {

@@ -30,6 +30,14 @@ void tap.test('the short form of --scaling has a line for every size', needing('
     t.match(done.stdout, new RegExp(`^\\| ${title} (\\| [\\d.,]+ )+\\|$`, 'm'), title);
 });
 
+void tap.test('the short form of --behaviour tells all of it', needing('gcc'), async (t) => {
+  const done = await run(process.execPath, [PROGRAM, '--short', '--behaviour'], { timeoutMs: 240_000 });
+  t.equal(done.code, 0, done.stderr);
+  for (const title of ['not read', 'read', 'write', '256 KiB sequential write, depth 32'])
+    t.match(done.stdout, new RegExp(`^\\| ${title} (\\| [\\d.,]+ )+\\|$`, 'm'), title);
+  t.match(done.stdout, /takes \d+\.\d % of a processor without a session, and \d+\.\d % with one/);
+});
+
 void tap.test('a ratio is the median of what each round gave', async (t) => {
   t.equal(median([3, 1, 2]), 2);
   t.equal(median([4, 1, 2, 3]), 2.5);
