@@ -67,7 +67,9 @@ async function challenged(
   options: SessionOptions = {},
 ): Promise<Challenge> {
   const session = await Session.connect(fromElsewhere(target));
-  const fields = { ...SECURITY, isid: target.freshIsid() };
+  const { isid = target.freshIsid(), tsih = 0, cid = 0, cmdSN = 1 } = options;
+  Object.assign(session, { isid, cmdSN });
+  const fields = { ...SECURITY, isid, tsih, cid };
   const method = await session.loginStep(fields, {
     ...(options.discovery ? DISCOVERY : namesFor(target)),
     AuthMethod: 'CHAP',
@@ -97,13 +99,17 @@ export async function chapLogin(
     { ...fields, transit: true, nsg: STAGE.OPERATIONAL },
     { CHAP_N: name, CHAP_R: hex(respond(hash, state.identifier, secret, state.challenge)) },
   );
-  const { loginStatus } = proved.pdu;
-  if (loginStatus !== 0) throw new Error(`login refused: ${loginStatus.toString(16).padStart(4, '0')}h`);
+  letIn(proved);
   const operational = { csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, transit: true };
   const last = await session.loginStep({ ...fields, ...operational }, options.keys ?? {});
+  letIn(last);
   for (const [key, value] of last.keys) session.agreed.set(key, value);
   await session.accepted(last, { keepUnitAttention: true, ...options });
   return session;
+}
+
+function letIn({ pdu: { loginStatus } }: LoginAnswer): void {
+  if (loginStatus !== 0) throw new Error(`login refused: ${loginStatus.toString(16).padStart(4, '0')}h`);
 }
 
 const user = (target: Target): { name: string; secret: string; mutualName: string; mutualSecret: string } => {
@@ -490,6 +496,24 @@ export const chap: readonly Requirement[] = (
         });
         t.same(answer.keys, []);
         await fails(t, state, answer);
+      },
+    },
+    {
+      id: 'CHAP-24',
+      clause: 'RFC 7143 §7.4.2.2, §9.2',
+      level: 'MUST',
+      text: 'a discovery session, which proves less, does not end the session of a CHAP user by naming its target and ISID',
+      needs: () => true,
+      async run(t) {
+        const { at } = await withUsers(t, {});
+        const files = await chapLogin(at('a'), { name: 'files', secret: 'secret of files 123' });
+        const stranger = await Session.connect(at('a'));
+        const { pdu } = await stranger.loginStep(
+          { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, isid: files.isid },
+          { InitiatorName: INITIATOR_NAME, SessionType: 'Discovery', TargetName: at('a').iqn },
+        );
+        t.equal(pdu.loginStatus, 0x0202);
+        t.same(await files.fence(), [], 'the session goes on');
       },
     },
     {

@@ -73,7 +73,7 @@ const window: readonly Requirement[] = [
     id: 'CMD-10',
     clause: 'RFC 7143 §4.2.2.1',
     level: 'MUST',
-    text: 'a closed window holds: the command whose CmdSN is the next one is ignored, too, until tasks have ended',
+    text: 'a closed window holds: the command whose CmdSN is the next one is ignored, too, until tasks have ended; immediate commands and task management are taken',
     async run(t, target) {
       const session = await Session.login(target, {
         keys: { InitialR2T: 'Yes', ImmediateData: 'No', TaskReporting: 'FastAbort' },
@@ -90,7 +90,13 @@ const window: readonly Requirement[] = [
       for (let n = 0; n < 50; n++)
         session.sendCommand({ cdb: write10(0, 1), write, cmdSN: session.cmdSN + n });
       t.same(await session.fence(), [], 'nothing is asked for');
-      t.equal((await session.manage(LOGICAL_UNIT_RESET)).response, 0);
+      const inquired = session.sendCommand({ cdb: inquiry(36), read: 36, immediate: true });
+      t.equal(
+        (await session.finish(inquired, { read: 36 })).status,
+        STATUS.GOOD,
+        'an immediate command is taken',
+      );
+      t.equal((await session.manage(LOGICAL_UNIT_RESET)).response, 0, 'and immediate task management');
       for (let n = 0; n < 4; n++) await session.execute({ cdb: testUnitReady() });
       t.equal((await session.execute({ cdb: testUnitReady() })).status, STATUS.GOOD, 'it opens again');
     },

@@ -7,7 +7,18 @@ import { readFileSync } from 'node:fs';
 import { chapLogin, fromElsewhere } from './chap.js';
 import { encodeKeys } from './keys.js';
 import { namesFor } from './login.js';
-import { ahs, dataOut, encode, NO_TAG, nopOut, OP, STAGE, textRequest, type Pdu } from './pdu.js';
+import {
+  ahs,
+  dataOut,
+  encode,
+  loginRequest,
+  NO_TAG,
+  nopOut,
+  OP,
+  STAGE,
+  textRequest,
+  type Pdu,
+} from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { inquiry, read10, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
@@ -51,6 +62,10 @@ async function stranger(target: Target): Promise<Session> {
   session.isid = target.freshIsid();
   return session;
 }
+
+/** Keys that nobody knows. */
+const many = (from: number, count: number): [string, string][] =>
+  Array.from({ length: count }, (_, n) => [`X-org.example.key-${from + n}`, '1']);
 
 const security = { transit: false, csg: STAGE.SECURITY } as const;
 const needs = (target: Target): boolean => target.profile.chap !== undefined;
@@ -345,6 +360,130 @@ const rows: readonly Requirement[] = [
       session.connection.write(Buffer.alloc(4096 - 16, 0x32));
       const pdu = await session.expect(OP.NOP_IN);
       t.ok(pdu.data.equals(Buffer.concat([Buffer.alloc(16, 0x31), Buffer.alloc(4080, 0x32)])));
+    },
+  },
+  {
+    id: 'FAULT-11',
+    clause: 'RFC 7143 §11.2.1.5, §11.2.1.6, §11.12',
+    level: 'ROBUST',
+    text: 'a Login Request that is shorter than it says, says more than there can be (FFFFFFh, in others negative), or has header segments does no harm before authentication',
+    async run(t, target) {
+      const data = encodeKeys(namesFor(target));
+      const request = loginRequest({ ...security, isid: target.freshIsid(), data });
+      for (const dataSegmentLength of [0xffffff, 0x800000, 8193, data.length + 1000, 0, 1]) {
+        const before = await stranger(target);
+        before.connection.write(encode(request, { dataSegmentLength }));
+        before.connection.socket.end();
+        for (const pdu of await before.connection.untilClosed())
+          t.equal(pdu.opcode, OP.LOGIN_RESPONSE, `length ${dataSegmentLength}`);
+      }
+      for (const bytes of [1, 47, 48, 49]) {
+        const before = await stranger(target);
+        before.connection.write(encode(request).subarray(0, bytes));
+        before.connection.socket.end();
+        t.same(await before.connection.untilClosed(), [], `${bytes} bytes`);
+      }
+      for (const length of [0, 1, 0xffff]) {
+        const before = await stranger(target);
+        const pdu = loginRequest({ ...security, isid: target.freshIsid(), data });
+        pdu.ahs = ahs(1, Buffer.alloc(1017, 0x41), length).subarray(0, 1020);
+        before.connection.send(pdu);
+        const answer = await before.connection.receive();
+        t.ok(answer === undefined || answer.opcode === OP.LOGIN_RESPONSE, `AHSLength ${length}`);
+      }
+      await alive(t, target);
+    },
+  },
+  {
+    id: 'FAULT-12',
+    clause: 'RFC 7143 §4.2.6, §6.3.4, §13.2',
+    level: 'ROBUST',
+    text: 'connections that join a session while others of it log out, break, and are reinstated leave their count right (use after free in others)',
+    async run(t, target) {
+      const lead = await login(target, { keys: { MaxConnections: '8' } });
+      const most = Number(lead.agreed.get('MaxConnections'));
+      t.ok(most > 2);
+      const join = (cid: number): Promise<Session | undefined> =>
+        login(target, {
+          isid: lead.isid,
+          tsih: lead.tsih,
+          cid,
+          cmdSN: lead.cmdSN,
+          keepUnitAttention: true,
+        }).catch(() => undefined);
+      for (let round = 0; round < 12; round++) {
+        // Two for each identifier: one takes the place of the other.
+        const joined = await Promise.all([1, 1, 2, 2, 3].map((cid) => join(cid)));
+        for (const [n, session] of joined.entries()) {
+          if (session === undefined) continue;
+          if (n % 3 === 0) session.connection.socket.resetAndDestroy();
+          else if (n % 3 === 1) session.connection.destroy();
+          else session.connection.socket.end();
+        }
+        if (round % 3 === 0) t.ok([0, 1].includes((await lead.logout(1, 3)).response), 'logged out, or gone');
+        t.same(await lead.fence(), [], 'the session goes on');
+      }
+      let gone = false;
+      for (let attempt = 0; attempt < 200 && !gone; attempt++) {
+        const filled = await Promise.all(Array.from({ length: most - 1 }, (_, n) => join(10 + n)));
+        gone = filled.every((session) => session !== undefined);
+        if (gone) t.ok((await join(30)) === undefined, 'one more than was agreed on');
+        for (const session of filled) session?.connection.destroy();
+        await lead.fence();
+      }
+      t.ok(gone, 'in the end there is room for all of them again');
+      await alive(t, target);
+    },
+  },
+  {
+    id: 'FAULT-13',
+    clause: 'RFC 7143 §6.1, §11.10.2, §11.12.2',
+    level: 'ROBUST',
+    text: 'text continued without end is refused at a bound, before authentication and after, and so is a list of keys without end',
+    async run(t, target) {
+      const grownKib = await growth(target, async () => {
+        for (const piece of ['a'.repeat(8000), encodeKeys(many(0, 100)).toString('latin1')]) {
+          const before = await stranger(target);
+          before.sendLogin({ ...security, more: true, data: encodeKeys(namesFor(target)) });
+          await before.expect(OP.LOGIN_RESPONSE);
+          let sent = 0;
+          for (; sent < 100; sent++) {
+            before.sendLogin({
+              ...security,
+              more: true,
+              data: Buffer.from(`X-${sent}=${piece}`.slice(0, 8192)),
+            });
+            const pdu = await before.connection.receive();
+            if (pdu?.loginStatus !== 0) break;
+          }
+          t.ok(sent < 40, `before authentication after ${sent} PDUs`);
+          const session = await login(target);
+          let ttt: number = NO_TAG;
+          let pdu: Pdu | undefined;
+          for (sent = 0; sent < 100; sent++) {
+            const numbers = { cmdSN: session.takeCmdSN(), expStatSN: session.expStatSN };
+            session.connection.send(
+              textRequest({ ...numbers, itt: 9, ttt, final: false, more: true, data: Buffer.from(piece) }),
+            );
+            pdu = await session.next();
+            if (pdu?.opcode !== OP.TEXT_RESPONSE) break;
+            ttt = pdu.ttt;
+          }
+          t.ok(sent < 100, `after it, after ${sent} PDUs`);
+          session.connection.destroy();
+        }
+        const listed = await stranger(target);
+        await listed.loginStep(security, namesFor(target));
+        let rounds = 0;
+        for (; rounds < 100; rounds++) {
+          listed.sendLogin({ ...security, data: encodeKeys(many(rounds * 20, 20)) });
+          const pdu = await listed.connection.receive();
+          if (pdu?.loginStatus !== 0) break;
+        }
+        t.ok(rounds < 10, `keys without end are refused after ${rounds} requests`);
+      });
+      t.ok(grownKib < GROWTH_KIB_MAX, `grew by ${grownKib} KiB`);
+      await alive(t, target);
     },
   },
 ];

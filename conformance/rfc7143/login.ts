@@ -469,6 +469,40 @@ const names: readonly Requirement[] = [
     },
   },
   {
+    id: 'LOGIN-54',
+    clause: 'RFC 7143 §4.2.7.1, §4.2.7.2',
+    level: 'MUST',
+    text: 'initiator names of all three types are taken, up to 223 bytes; one byte more, and what is no name, is refused with 0200h',
+    async run(t, target) {
+      const iqn = (bytes: number): string => 'iqn.2026-01.org.example:'.padEnd(bytes, 'x');
+      for (const name of [
+        iqn(223),
+        'eui.02004567A425678D',
+        'naa.52004567BA64678D',
+        'naa.62004567BA64678D0123456789ABCDEF',
+      ]) {
+        const { pdu } = await first(target, {}, { ...namesFor(target), InitiatorName: name });
+        t.equal(pdu.loginStatus, 0, name.slice(0, 40));
+      }
+      for (const name of [
+        iqn(224),
+        '',
+        'example',
+        'iqn.2026-13.org.example',
+        'eui.0200',
+        'naa.52',
+        'iqn.2026-01.org.example:a b',
+      ])
+        await refused(
+          t,
+          target,
+          [LOGIN_STATUS.INITIATOR_ERROR],
+          {},
+          { ...namesFor(target), InitiatorName: name },
+        );
+    },
+  },
+  {
     id: 'LOGIN-48',
     clause: 'RFC 7143 §6.2, §6.3, §7.12',
     level: 'MUST',

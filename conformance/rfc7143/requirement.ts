@@ -26,8 +26,8 @@ export type Tap = Pick<
   'equal' | 'not' | 'ok' | 'notOk' | 'same' | 'match' | 'fail' | 'pass' | 'comment' | 'rejects' | 'teardown'
 >;
 
-/** Most time for one requirement. */
-const LIMIT_MS = 30_000;
+/** Most time for one requirement, on a machine that has much else to do. */
+const LIMIT_MS = 120_000;
 
 /** Runs a table against one target, each row on connections of its own. */
 export async function demonstrate(requirements: readonly Requirement[], target: Target): Promise<void> {

@@ -234,6 +234,57 @@ const lengths: readonly Requirement[] = [
   },
 ];
 
+const limits: readonly Requirement[] = [
+  {
+    id: 'NEG-51',
+    clause: 'RFC 7143 §6.1',
+    level: 'MUST',
+    text: 'key names of 63 bytes and texts of 255 are taken; a longer name ends the negotiation, a longer text is refused',
+    async run(t, target) {
+      const name = 'X-org.example.'.padEnd(63, 'n');
+      const good = await offered(target, { [name]: '1', InitiatorAlias: 'a'.repeat(255) });
+      t.same(
+        decodeKeys(good.data).filter(([key]) => key === name || key === 'InitiatorAlias'),
+        [[name, 'NotUnderstood']],
+      );
+      t.equal((await offered(target, { [`${name}n`]: '1' })).loginStatus, LOGIN_STATUS.INITIATOR_ERROR);
+      const long = await offered(target, { InitiatorAlias: 'a'.repeat(256) });
+      t.same(valuesOf(decodeKeys(long.data), 'InitiatorAlias'), ['Reject']);
+      const pdu = await asked(await Session.login(target), { [`${name}n`]: '1' });
+      t.equal(pdu.opcode, OP.REJECT);
+      t.equal(pdu.response, PROTOCOL_ERROR);
+    },
+  },
+  {
+    id: 'NEG-52',
+    clause: 'RFC 7143 §6.1, §11.10.2',
+    level: 'MUST',
+    text: 'text of 16 PDUs with C=1 is taken, in login and full feature phase, each key answered once',
+    async run(t, target) {
+      const unknown = Array.from({ length: 96 }, (_, n): [string, string] => [
+        `X-org.example.key-${n}`,
+        'v'.repeat(1000),
+      ]);
+      const data = encodeKeys(unknown.slice(0, 60));
+      const pieceBytes = Math.ceil(data.length / 16);
+      const session = await Session.login(target);
+      const itt = session.nextTag();
+      let ttt: number = NO_TAG;
+      let pdu: Pdu | undefined;
+      for (let at = 0; at < data.length; at += pieceBytes) {
+        const more = at + pieceBytes < data.length;
+        pdu = await asked(session, data.subarray(at, at + pieceBytes), { ttt, itt, more, final: !more });
+        if (more) t.equal(pdu.data.length, 0);
+        ttt = pdu.ttt;
+      }
+      t.same(
+        decodeKeys(pdu?.data ?? Buffer.alloc(0)),
+        unknown.slice(0, 60).map(([key]) => [key, 'NotUnderstood']),
+      );
+    },
+  },
+];
+
 const course: readonly Requirement[] = [
   {
     id: 'LOGIN-52',
@@ -349,4 +400,4 @@ const course: readonly Requirement[] = [
   },
 ];
 
-export const text: readonly Requirement[] = [...proposals, ...lengths, ...course];
+export const text: readonly Requirement[] = [...proposals, ...lengths, ...limits, ...course];

@@ -128,6 +128,10 @@ export class WireRules {
         );
       }
     }
+    if (pdu.opcode === OP.NOP_IN && pdu.itt === NO_TAG && pdu.data.length > 0)
+      this.#add(pdu, 'has data, though nobody asked for it (§11.19)');
+    if (pdu.opcode === OP.R2T && pdu.desiredLength === 0) this.#add(pdu, 'asks for nothing (§11.8.4)');
+    if (pdu.opcode === OP.R2T && pdu.ttt === NO_TAG) this.#add(pdu, 'has no TTT (§11.8.5)');
     if ((pdu.opcode === OP.REJECT || pdu.opcode === OP.ASYNC) && pdu.itt !== NO_TAG) {
       this.#add(pdu, 'does not carry the reserved ITT (§11.9, §11.17)');
     }

@@ -1,7 +1,7 @@
 /** Data-Out, R2T, immediate and unsolicited data (RFC 7143 §4.2.5.2, §11.7, §11.8, §13.10 to §13.19). */
-import { dataOut, NO_TAG, OP, type Pdu } from './pdu.js';
+import { dataOut, encode, NO_TAG, OP, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, STATUS, write10 } from './scsi.js';
+import { read10, senseTriple, STATUS, write10 } from './scsi.js';
 import { Session } from './session.js';
 import type { Target } from './target.js';
 
@@ -418,6 +418,51 @@ export const write: readonly Requirement[] = [
         edtl: 512,
       });
       await neverGood(t, session, itt, 'more than EDTL');
+    },
+  },
+  {
+    id: 'WR-36',
+    clause: 'RFC 7143 §11.17.1, §11.4.7.2',
+    level: 'MUST',
+    text: 'Data-Out that is rejected ends its task: the Reject with the header is followed by CHECK CONDITION, incorrect amount of data',
+    async run(t, target) {
+      for (const change of [{ dataSN: 5 }, { offset: 0x7ffffe00 }, { ttt: 0x12345678 }]) {
+        const { session, itt, r2t, data } = await untilR2T(target, 4096);
+        const sent = answer(session, r2t, data.subarray(0, 512), { final: false, ...change });
+        session.connection.send(sent);
+        const reject = await session.expect(OP.REJECT);
+        t.ok(reject.data.equals(encode(sent).subarray(0, 48)), 'the header that was refused');
+        const { scsiStatus, sense, itt: ended } = await session.expect(OP.SCSI_RESPONSE);
+        t.equal(ended, itt);
+        t.equal(scsiStatus, STATUS.CHECK_CONDITION);
+        t.equal(senseTriple(sense), '0b/0c/0d', JSON.stringify(change));
+        t.same(await session.fence(), [], 'once');
+      }
+    },
+  },
+  {
+    id: 'WR-37',
+    clause: 'RFC 7143 §11.4.7.2, §13.10, §13.11, §13.14',
+    level: 'MUST',
+    text: 'unsolicited data that was not agreed on ends its command with CHECK CONDITION, unexpected unsolicited data, or incorrect amount where it is too much',
+    async run(t, target) {
+      const cases = [
+        [SOLICITED, { immediateBytes: 512 }, '0b/0c/0c'],
+        [SOLICITED, { final: false }, '0b/0c/0c'],
+        [{ FirstBurstLength: '512', InitialR2T: 'No' }, { immediateBytes: 1024 }, '0b/0c/0d'],
+      ] as const;
+      for (const [keys, how, sense] of cases) {
+        const session = await Session.login(target, { keys });
+        const itt = session.sendCommand({
+          cdb: write10(64, 4),
+          write: pattern(4 * session.blockBytes, 3),
+          ...how,
+        });
+        const outcome = await session.expect(OP.SCSI_RESPONSE);
+        t.equal(outcome.itt, itt);
+        t.equal(outcome.scsiStatus, STATUS.CHECK_CONDITION);
+        t.equal(senseTriple(outcome.sense), sense, JSON.stringify([keys, how]));
+      }
     },
   },
   {

@@ -97,6 +97,19 @@ void t.test('REPORT SUPPORTED OPERATION CODES tells the table, with timeouts (SP
   t.equal((await b.run(nexus, 0, [0xc7])).code, '05/20/00');
 });
 
+void t.test('RSOC: reserved reporting options are refused, not masked to others', async (t) => {
+  const b = bench();
+  const nexus = b.login();
+  // Every opcode, so that a table behind the mask would be run over.
+  for (let options = 4; options <= 0x7f; options++)
+    for (const opcode of [0x00, 0x28, 0x7f, 0xa3, 0xff]) {
+      const cdb = [0xa3, 0x0c, options, opcode, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0];
+      const { code } = await b.run(nexus, 0, cdb);
+      if (code !== '05/24/00') t.fail(`options ${options}, opcode ${opcode}: ${code}`);
+    }
+  t.pass('all are refused');
+});
+
 void t.test(
   'REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS names each function by its bit (SPC-6 §6.35)',
   async (t) => {
