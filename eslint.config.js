@@ -31,7 +31,6 @@ export default tseslint.config(
       'no-console': 'off',
       // An index may miss in what a peer sent, which the type of an array access does not say.
       '@typescript-eslint/no-unnecessary-condition': 'off',
-      '@typescript-eslint/no-non-null-assertion': 'off',
     },
   },
   {

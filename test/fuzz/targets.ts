@@ -195,8 +195,7 @@ function backup(): Target {
           } catch (error) {
             if (!(error instanceof OperationalError)) throw error;
             // It goes to a terminal.
-            // eslint-disable-next-line no-control-regex
-            if (/[\u0000-\u0009\u000b-\u001f\u007f]/.test(error.message))
+            if (hasControls(error.message))
               throw new TypeError(`a message with control characters: ${JSON.stringify(error.message)}`, {
                 cause: error,
               });
@@ -206,6 +205,10 @@ function backup(): Target {
     end: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
+
+/** Control characters other than the end of a line. */
+const hasControls = (message: string): boolean =>
+  [...message].some((one) => one !== '\n' && (one < ' ' || one === '\u007f'));
 
 function framed(script: Buffer): Buffer {
   const writer = new FrameWriter();
