@@ -1,5 +1,14 @@
 /** SCSI Command, Data-In, SCSI Response and the command window (RFC 7143 §4.2.2, §11.3, §11.4, §11.7). */
-import { bidirectionalReadLength, COMMAND, encode, NO_TAG, OP, scsiCommand, type Pdu } from './pdu.js';
+import {
+  bidirectionalReadLength,
+  COMMAND,
+  encode,
+  lastOf,
+  NO_TAG,
+  OP,
+  scsiCommand,
+  type Pdu,
+} from './pdu.js';
 import type { Requirement } from './requirement.js';
 import { inquiry, read10, reportLuns, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
@@ -55,7 +64,7 @@ const window: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target);
       const { pdus } = await session.execute({ cdb: testUnitReady() });
-      const { expCmdSN, maxCmdSN } = pdus.at(-1)!;
+      const { expCmdSN, maxCmdSN } = lastOf(pdus);
       for (const cmdSN of [
         maxCmdSN + 1,
         maxCmdSN + 1000,
@@ -176,7 +185,7 @@ const window: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target);
       const { pdus } = await session.execute({ cdb: testUnitReady() });
-      const { expCmdSN, maxCmdSN } = pdus.at(-1)!;
+      const { expCmdSN, maxCmdSN } = lastOf(pdus);
       const count = ((maxCmdSN - expCmdSN) >>> 0) + 1;
       t.ok(count >= 1, `window of ${count}`);
       const tags: number[] = [];
@@ -422,7 +431,7 @@ const dataIn: readonly Requirement[] = [
       t.ok(written.r2ts.length >= 8);
       t.equal(written.pdus.at(-1)?.dataSN, written.r2ts.length);
       const read = await session.execute({ cdb: read10(8, blocks), read: 4096 });
-      const last = read.pdus.at(-1)!;
+      const last = lastOf(read.pdus);
       if (last.opcode === OP.SCSI_RESPONSE) t.equal(last.dataSN, read.pdus.length - 1);
     },
   },

@@ -83,12 +83,13 @@ const nop: readonly Requirement[] = [
       const limitMs = ((target.profile.nopIntervalMs ?? 0) + (target.profile.nopTimeoutMs ?? 0)) * 2 + 4000;
       for (let count = 0; count < 2; count++) {
         const ping = await session.connection.receive(limitMs);
-        t.equal(ping?.opcode, OP.NOP_IN);
-        t.equal(ping?.itt, NO_TAG);
-        t.not(ping?.ttt, NO_TAG);
+        if (ping === undefined) throw new Error('the target closed instead of asking');
+        t.equal(ping.opcode, OP.NOP_IN);
+        t.equal(ping.itt, NO_TAG);
+        t.not(ping.ttt, NO_TAG);
         const { cmdSN, expStatSN } = session;
-        const answer = nopOut({ itt: NO_TAG, ttt: ping!.ttt, cmdSN, expStatSN, immediate: true });
-        session.connection.send(answer.bytes(8, ping!.bhs.subarray(8, 16)));
+        const answer = nopOut({ itt: NO_TAG, ttt: ping.ttt, cmdSN, expStatSN, immediate: true });
+        session.connection.send(answer.bytes(8, ping.bhs.subarray(8, 16)));
         t.same(await session.fence(), []);
       }
       await session.connection.untilClosed(limitMs);

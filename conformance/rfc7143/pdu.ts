@@ -367,3 +367,10 @@ export const isid = (qualifier: number): Buffer =>
   Buffer.from([0x80, 0x12, 0x34, 0x56, qualifier >> 8, qualifier & 0xff]);
 
 const DEFAULT_ISID = isid(1);
+
+/** The one that ended a task. Throws if there is none. */
+export function lastOf(pdus: readonly Pdu[]): Pdu {
+  const pdu = pdus.at(-1);
+  if (pdu === undefined) throw new Error('no PDU came');
+  return pdu;
+}

@@ -1,5 +1,5 @@
 /** Task management (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144). */
-import { dataOut, NO_TAG, nopOut, OP, taskManagement as managementRequest, type Pdu } from './pdu.js';
+import { dataOut, lastOf, NO_TAG, nopOut, OP, taskManagement as managementRequest, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
@@ -341,7 +341,7 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target);
       const { pdus } = await session.execute({ cdb: testUnitReady() });
-      const count = Math.min(40, ((pdus.at(-1)!.maxCmdSN - session.cmdSN) >>> 0) + 1);
+      const count = Math.min(40, ((lastOf(pdus).maxCmdSN - session.cmdSN) >>> 0) + 1);
       const ended = new Map<number, number>();
       const aborted = new Map<number, number>();
       for (let n = 0; n < count; n++) {

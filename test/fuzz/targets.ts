@@ -194,21 +194,12 @@ function backup(): Target {
             look();
           } catch (error) {
             if (!(error instanceof OperationalError)) throw error;
-            // It goes to a terminal.
-            if (hasControls(error.message))
-              throw new TypeError(`a message with control characters: ${JSON.stringify(error.message)}`, {
-                cause: error,
-              });
           }
       });
     },
     end: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
-
-/** Control characters other than the end of a line. */
-const hasControls = (message: string): boolean =>
-  [...message].some((one) => one !== '\n' && (one < ' ' || one === '\u007f'));
 
 function framed(script: Buffer): Buffer {
   const writer = new FrameWriter();
