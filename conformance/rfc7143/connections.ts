@@ -1,5 +1,5 @@
 /** Several connections in one session (RFC 7143 §4.2.2, §4.3, §6.3.4, §7.2.1, §11.14, §13.2). */
-import { logoutRequest, OP } from './pdu.js';
+import { COMMAND, logoutRequest, OP } from './pdu.js';
 import type { Requirement } from './requirement.js';
 import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
@@ -256,6 +256,29 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.equal((await b.expect(OP.LOGOUT_RESPONSE)).response, 0);
       t.same(await b.connection.untilClosed(), []);
       t.equal((await a.execute({ cdb: testUnitReady() })).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'MC-21',
+    clause: 'RFC 7143 §7.2.1, §4.2.2.2',
+    level: 'MUST',
+    text: 'the commands of a connection that is cut end, those that wait for each other, too, without having run; the session goes on',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const { blockBytes } = a;
+      const before = await a.execute({ cdb: read10(880, 1), read: blockBytes });
+      let itt = 0x1000;
+      const cut = (cdb: Buffer, attribute: number, write?: Buffer): number =>
+        b.sendCommand({ cdb, attribute, itt: itt++, cmdSN: a.takeCmdSN(), ...(write && { write }) });
+      cut(write10(880, 1), COMMAND.ORDERED, pattern(blockBytes, 75));
+      await b.expect(OP.R2T);
+      for (let i = 0; i < 4; i++) cut(testUnitReady(), i % 2 === 0 ? COMMAND.ORDERED : COMMAND.SIMPLE);
+      b.connection.destroy();
+      await b.connection.untilClosed();
+      t.equal((await a.execute({ cdb: testUnitReady() })).status, STATUS.GOOD);
+      const after = await a.execute({ cdb: read10(880, 1), read: blockBytes });
+      t.ok(after.data.equals(before.data));
+      t.same(await a.fence(), []);
     },
   },
 ];

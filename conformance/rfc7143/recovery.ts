@@ -1,5 +1,5 @@
 /** Error recovery within a connection, level 1 (RFC 7143 §7.1.4, §7.2.1, §7.8, §7.9, §11.7.2, §11.16). */
-import { dataOut, encode, nopOut, NO_TAG, OP, SNACK, snack, type Pdu } from './pdu.js';
+import { COMMAND, dataOut, encode, nopOut, NO_TAG, OP, SNACK, snack, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
@@ -570,6 +570,34 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
         t.equal((await session.finish(itt, { write: data })).status, STATUS.GOOD);
         await wrote(t, session, 3200, data);
       }
+    },
+  },
+  {
+    id: 'ERL-21',
+    clause: 'RFC 7143 §7.1.4.1, §11.7',
+    level: 'MUST',
+    text: 'data that never come end their command, and what waited for it then runs, however much ends with it',
+    async run(t, target) {
+      const session = await login(target, { InitialR2T: 'No', ImmediateData: 'Yes' });
+      const { blockBytes } = session;
+      // The command wants one block and has it; what the rest of its data would have been never comes.
+      const ordered = session.sendCommand({
+        cdb: write10(3300, 1),
+        write: pattern(2 * blockBytes, 98),
+        immediateBytes: blockBytes,
+        final: false,
+        attribute: COMMAND.ORDERED,
+      });
+      const waiting = Array.from({ length: 4 }, () => session.sendCommand({ cdb: testUnitReady() }));
+      const ended = new Map<number, number | undefined>();
+      while (ended.size < 5) {
+        const pdu = await session.next();
+        if (pdu === undefined) throw new Error('the target closed');
+        if (pdu.opcode === OP.SCSI_RESPONSE) ended.set(pdu.itt, pdu.scsiStatus);
+      }
+      t.ok(ended.has(ordered));
+      for (const itt of waiting) t.equal(ended.get(itt), STATUS.GOOD);
+      t.same(await session.fence(), []);
     },
   },
 ];

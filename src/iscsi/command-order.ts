@@ -9,8 +9,12 @@ import { serialAdd, serialDistance } from './serial.js';
 import type { Session } from './session.js';
 
 const HEADER_BYTES = 48;
-/** Data-Out that a waiting command may have with it, headers included: a first burst, however it is cut. */
-const dataBytesMax = (firstBurstBytes: number): number => 2 * firstBurstBytes + 65_536;
+/** What a waiting Data-Out costs beside its data: header and objects. */
+const DATA_OUT_COST_BYTES = 512;
+/** Data-Out that a waiting command may have with it: a first burst, cut as small as anybody has a reason for. */
+const dataCostMax = (firstBurstBytes: number): number => 2 * firstBurstBytes + 65_536;
+/** Data-Out that all waiting commands of a session may have with them. What is beyond is dropped: see `dataOut`. */
+const SESSION_DATA_COST_MAX = 33_554_432;
 
 /** The connection that a command came by, and whose task it becomes (connection allegiance, §4.2.2.2). */
 export interface Carrier {
@@ -21,21 +25,25 @@ export interface Carrier {
   deliver(pdu: Pdu): void;
 }
 
+/** What it needs of its session. */
+export type Numbered = Pick<Session, 'expCmdSN' | 'inWindow'>;
+
 interface Waiting {
   readonly pdu: Pdu;
   /** Undefined: the place of a command that has no effect. */
   readonly carrier: Carrier | undefined;
-  /** Unsolicited Data-Out that came behind it, and their length. */
+  /** Unsolicited Data-Out that came behind it, and what they cost. */
   readonly data: Pdu[];
-  dataBytes: number;
+  dataCost: number;
 }
 
 export class CommandOrder {
-  readonly #session: Session;
+  readonly #session: Numbered;
   /** At most a window of PDUs, by CmdSN. */
   readonly #early = new Map<number, Waiting>();
+  #dataCost = 0;
 
-  constructor(session: Session) {
+  constructor(session: Numbered) {
     this.#session = session;
   }
 
@@ -59,20 +67,26 @@ export class CommandOrder {
   #keep(cmdSN: number, pdu: Pdu, carrier?: Carrier): void {
     const copy = copyOf(pdu);
     carrier?.pin(copy.buffer.length);
-    this.#early.set(cmdSN, { pdu: copy, carrier, data: [], dataBytes: 0 });
+    this.#early.set(cmdSN, { pdu: copy, carrier, data: [], dataCost: 0 });
   }
 
-  /** Unsolicited Data-Out behind a command that waits here: it waits with it. False if there is no such command. */
+  /**
+   * Unsolicited Data-Out behind a command that waits here: it waits with it. False if there is no such command. Beyond
+   * the bounds it is dropped, as if it had been lost on the way: the command then waits for it until its initiator aborts
+   * it, or, at error recovery level 1, until it is asked for again.
+   */
   dataOut(pdu: Pdu, carrier: Carrier): boolean {
     const itt = pdu.view.getUint32(pdu.at + 16);
     if (pdu.view.getUint32(pdu.at + 20) !== TAG_NONE) return false;
     for (const waiting of this.#early.values()) {
       if (waiting.carrier !== carrier || !isCommand(waiting.pdu, itt)) continue;
-      const bytes = HEADER_BYTES + pdu.dataBytes;
-      if (waiting.dataBytes + bytes <= dataBytesMax(carrier.parameters.firstBurstBytes)) {
+      const cost = DATA_OUT_COST_BYTES + pdu.dataBytes;
+      const fits = waiting.dataCost + cost <= dataCostMax(carrier.parameters.firstBurstBytes);
+      if (fits && this.#dataCost + cost <= SESSION_DATA_COST_MAX) {
         waiting.data.push(copyOf(pdu));
-        waiting.dataBytes += bytes;
-        carrier.pin(bytes);
+        waiting.dataCost += cost;
+        this.#dataCost += cost;
+        carrier.pin(cost);
       }
       return true;
     }
@@ -86,9 +100,8 @@ export class CommandOrder {
       const cmdSN = session.expCmdSN;
       const waiting = this.#early.get(cmdSN);
       if (waiting === undefined) return;
-      const { pdu, carrier, data, dataBytes } = waiting;
-      this.#early.delete(cmdSN);
-      carrier?.pin(-pdu.buffer.length - dataBytes);
+      const { pdu, carrier, data } = waiting;
+      this.#forget(cmdSN, waiting);
       session.expCmdSN = serialAdd(cmdSN, 1);
       carrier?.deliver(pdu);
       for (const one of data) carrier?.deliver(one);
@@ -124,10 +137,14 @@ export class CommandOrder {
    */
   drop(carrier: Carrier): void {
     for (const [cmdSN, waiting] of this.#early) {
-      if (waiting.carrier !== carrier) continue;
-      this.#early.delete(cmdSN);
-      carrier.pin(-waiting.pdu.buffer.length - waiting.dataBytes);
+      if (waiting.carrier === carrier) this.#forget(cmdSN, waiting);
     }
+  }
+
+  #forget(cmdSN: number, { pdu, carrier, dataCost }: Waiting): void {
+    this.#early.delete(cmdSN);
+    this.#dataCost -= dataCost;
+    carrier?.pin(-pdu.buffer.length - dataCost);
   }
 }
 

@@ -134,8 +134,10 @@ export class Recovery {
   }
 
   #tick(nowMs: number): void {
-    for (const task of [...this.#session.tasks.values()]) {
-      if (task.host !== this.#phase || !task.out.expectsMore()) continue;
+    const { tasks } = this.#session;
+    for (const task of [...tasks.values()]) {
+      // The end of one starts those that waited for it, and these may have ended, too.
+      if (tasks.get(task.itt) !== task || task.host !== this.#phase || !task.out.expectsMore()) continue;
       if (task.out.overdue(nowMs) !== undefined) this.#phase.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
     }
     const since = this.retained.waitingSinceMs;

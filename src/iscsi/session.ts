@@ -118,8 +118,10 @@ export class Session {
 
   /** The tasks of a connection end without an answer; `begun` is called for each that takes its time. */
   #endTasks(host: TaskHost, begun?: () => () => void): void {
-    for (const task of [...this.tasks.values()]) {
-      if (task.host !== host) continue;
+    // Newest first, so that what waits for an older one does not start because that one ends.
+    for (const task of [...this.tasks.values()].reverse()) {
+      // The end of one may start, and end, others.
+      if (this.tasks.get(task.itt) !== task || task.host !== host) continue;
       if (task.held) task.abandonHeld();
       else this.abort(task, begun?.());
     }
