@@ -118,6 +118,11 @@ void tap.test('the units are sound and hardened', needing('systemd-analyze'), as
       text.replaceAll('/usr/bin/cldd', '/bin/true').replace(/^Documentation=man:.*\n/m, ''),
     );
   }
+  t.notMatch(
+    readFileSync(join(UNITS, 'cldd-backup.service'), 'utf8'),
+    /^(Requires|Requisite|BindsTo|PartOf)=/m,
+    'a restart of the daemon ends no backup',
+  );
   const files = names.map((name) => join(scratch, name));
   const verified = await run('systemd-analyze', ['verify', '--man=no', ...files]);
   t.equal(verified.code, 0, verified.stderr);
