@@ -21,9 +21,14 @@ export function printable(text: string): string {
   );
 }
 
-/** Prints a value as JSON: the whole of it is one document. */
+/** Prints a value as JSON: the whole of it is one document. JSON itself lets C1 control characters through. */
 export function printJson(value: unknown): void {
-  print(JSON.stringify(value, undefined, 2));
+  print(
+    JSON.stringify(value, undefined, 2).replace(
+      /[\u007f-\u009f]/g,
+      (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`,
+    ),
+  );
 }
 
 /** Whether stdout takes colours: a terminal, and NO_COLOR (no-color.org) isn't set. */

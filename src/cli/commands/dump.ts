@@ -6,7 +6,7 @@ import type { PageDump, PartitionDump } from '../../cow/dump.js';
 import { FileStore } from '../../cow/store.js';
 import { OperationalError } from '../../operational-error.js';
 import { examples } from '../examples.js';
-import { print, printJson, table } from '../output.js';
+import { print, printJson, table, printable } from '../output.js';
 import { parseCount } from '../size.js';
 
 interface DumpOptions {
@@ -68,7 +68,7 @@ function show(found: PartitionDump): void {
     );
   for (const { twin, sequence, records } of found.state) {
     print(`state area, twin ${twin}: ${sequence === null ? 'not whole' : `version ${sequence}`}`);
-    for (const { key, bytes } of records) print(`  ${key}: ${bytes} bytes`);
+    for (const { key, bytes } of records) print(printable(`  ${key}: ${bytes} bytes`));
   }
 }
 
