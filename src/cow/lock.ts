@@ -9,15 +9,22 @@
 
 import { createHash, randomUUID } from 'node:crypto';
 import {
+  accessSync,
   chmodSync,
+  closeSync,
+  constants,
+  existsSync,
   linkSync,
   mkdirSync,
-  readFileSync,
+  openSync,
+  readSync,
+  readdirSync,
   renameSync,
   statSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { join } from 'node:path';
 import { OperationalError } from '../operational-error.js';
 
 const MAX_DEPTH = 4;
@@ -26,17 +33,28 @@ export interface Lock {
   release(): void;
 }
 
-/** For partitions by uuid, whatever path leads to them. One folder for all users, as /tmp is. */
-export const LOCK_FOLDER = '/tmp/cldd-locks';
+/**
+ * For partitions by uuid, whatever path leads to them. A lock is taken in the first folder that is there, or can be made,
+ * and be written to; locks are looked for in all of them. The second one is for hosts without /run/lock, and for users
+ * who may not write there.
+ */
+export const LOCK_FOLDERS: readonly string[] = ['/run/lock/cldd', '/tmp/cldd-locks'];
 /** As /tmp itself: everybody may take locks there, and remove only his own. */
 const FOR_ALL = 0o1777;
+/** More than any lock or /proc/PID/stat has. */
+const LOCK_BYTES_MAX = 4096;
 
 /**
  * Takes the lock.
- * @throws OperationalError PARTITION_BUSY if a living process holds it; `what` names the thing for the message
+ * @throws OperationalError PARTITION_BUSY if a living process holds it; `what` names the thing for the message;
+ *   PARTITION_NOT_PERMITTED if this user may not write there
  */
 export function takeLock(path: string, what: string): Lock {
-  take(path, what, 0);
+  try {
+    take(path, what, 0);
+  } catch (error) {
+    throw explained(path, what, error);
+  }
   const mine = identity();
   return {
     release: () => {
@@ -45,13 +63,63 @@ export function takeLock(path: string, what: string): Lock {
   };
 }
 
-/** As `takeLock`, for a partition's uuid: a copy beside its original has the same. */
-export function takeUuidLock(uuid: string, what: string): Lock {
-  mkdirSync(LOCK_FOLDER, { recursive: true });
-  // mkdir obeys the umask, and a daemon that runs as another user needs the folder as well.
-  const { uid, mode } = statSync(LOCK_FOLDER);
-  if (uid === process.getuid?.() && (mode & 0o7777) !== FOR_ALL) chmodSync(LOCK_FOLDER, FOR_ALL);
-  return takeLock(`${LOCK_FOLDER}/${uuid}`, what);
+/**
+ * As `takeLock`, for a partition's uuid: a copy beside its original has the same.
+ *
+ * Each user has a lock of his own, `UUID.UID`, because what a process that was killed leaves in a folder like /tmp only
+ * its owner can replace. So whoever has taken his own looks for those of others, in all folders; of two who do that at
+ * once at least one sees the other.
+ */
+export function takeUuidLock(uuid: string, what: string, folders: readonly string[] = LOCK_FOLDERS): Lock {
+  const folder = folders.find(isUsable);
+  if (folder === undefined) {
+    throw new OperationalError(
+      'PARTITION_NOT_PERMITTED',
+      `none of the folders for locks (${folders.join(', ')}) can be written to: make one, with mode 1777`,
+    );
+  }
+  const own = `${uuid}.${process.getuid?.() ?? 0}`;
+  const lock = takeLock(join(folder, own), what);
+  try {
+    for (const other of folders) refuseOthers(other, uuid, folder === other ? own : undefined, what);
+  } catch (error) {
+    lock.release();
+    throw explained(folder, what, error);
+  }
+  return lock;
+}
+
+/** Makes the folder if need be. */
+function isUsable(folder: string): boolean {
+  try {
+    if (!existsSync(folder)) mkdirSync(folder);
+    // mkdir obeys the umask, and a daemon that runs as another user needs the folder as well.
+    const { uid, mode } = statSync(folder);
+    if (uid === process.getuid?.() && (mode & 0o7777) !== FOR_ALL) chmodSync(folder, FOR_ALL);
+    accessSync(folder, constants.W_OK);
+    return true;
+  } catch {
+    // Another one may do; if none does, that is said.
+    return false;
+  }
+}
+
+function refuseOthers(folder: string, uuid: string, own: string | undefined, what: string): void {
+  const isLock = new RegExp(`^${uuid}(\\.[0-9]+)?$`);
+  for (const name of namesIn(folder)) {
+    if (!isLock.test(name) || name === own) continue;
+    const holder = read(join(folder, name));
+    if (holder !== undefined && isAlive(holder)) throw busy(what, holder);
+  }
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return [];
+    throw error;
+  }
 }
 
 function take(path: string, what: string, depth: number): void {
@@ -59,6 +127,8 @@ function take(path: string, what: string, depth: number): void {
   const fresh = `${path}.${randomUUID()}`;
   writeFileSync(fresh, mine, { flag: 'wx' });
   try {
+    // Whatever the umask: other users have to see who holds it.
+    chmodSync(fresh, 0o644);
     for (;;) {
       if (tryLink(fresh, path)) return;
       const holder = read(path);
@@ -98,12 +168,24 @@ function tryLink(from: string, to: string): boolean {
   }
 }
 
+/** Whatever else somebody puts in a lock's place is not waited for, nor followed. */
 function read(path: string): string | undefined {
+  let fd: number;
   try {
-    return readFileSync(path, 'utf8');
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     if (isCode(error, 'ENOENT')) return undefined;
     throw error;
+  }
+  try {
+    const bytes = Buffer.alloc(LOCK_BYTES_MAX);
+    return bytes.toString('utf8', 0, readSync(fd, bytes));
+  } catch (error) {
+    // A process that ends between the two.
+    if (isCode(error, 'ESRCH')) return undefined;
+    throw error;
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -123,7 +205,18 @@ function identity(): string {
 
 function isAlive(holder: string): boolean {
   const [pid, start, boot] = holder.trim().split(' ');
-  return boot === bootId() && startOf(Number(pid)) === start;
+  if (boot !== bootId()) return false;
+  return startOf(Number(pid)) === start || isHidden(Number(pid));
+}
+
+/** /proc may be mounted so that it hides the processes of others (hidepid): then it can't be told who has the id now. */
+function isHidden(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return isCode(error, 'EPERM') && read(`/proc/${pid}/stat`) === undefined;
+  }
 }
 
 /** Clock ticks between the boot and the process's start: field 22 of its stat, counted behind the name in brackets. */
@@ -144,6 +237,17 @@ function busy(what: string, holder: string): OperationalError {
   return new OperationalError(
     'PARTITION_BUSY',
     `${what} is in use by process ${pid}; stop it first (a copy of a partition can't be served beside its original)`,
+  );
+}
+
+function explained(path: string, what: string, error: unknown): unknown {
+  const code = ['EACCES', 'EPERM', 'EROFS', 'ELOOP'].find((one) => isCode(error, one));
+  if (code === undefined) return error;
+  return new OperationalError(
+    'PARTITION_NOT_PERMITTED',
+    `the lock ${path} of ${what} can't be taken (${code}): this user may not write there, or a process of another user ` +
+      'left it; see that nobody uses the partition, then remove it',
+    { cause: error },
   );
 }
 
