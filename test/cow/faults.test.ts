@@ -32,7 +32,7 @@ for (const kind of ['read', 'pooled read', 'write', 'sync'] satisfies FaultKind[
         for (let at = 0; ; at++, tried++) {
           const store = new FaultyStore(PARTITION_BYTES, base);
           store.fault = { kind, at, persistent, code };
-          const life = new Life(store);
+          const life = new Life(store, kind === 'sync' && persistent);
           await life.run();
           if (!store.tripped) break;
           const name = `${kind} ${String(at)}`;

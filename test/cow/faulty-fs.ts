@@ -5,7 +5,14 @@
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 
-export const CALLS = ['pread', 'pwrite', 'pread in the pool', 'pwrite in the pool', 'fdatasync'] as const;
+export const CALLS = [
+  'pread',
+  'pwrite',
+  'pread in the pool',
+  'pwrite in the pool',
+  'fdatasync',
+  'fdatasync at once',
+] as const;
 export type Call = (typeof CALLS)[number];
 
 export interface SystemFault {
@@ -56,6 +63,7 @@ export class FaultyFs {
         later(done, () =>
           real.writeSync(fd, buffer, offset, this.#allowed(fd, 'pwrite in the pool', length), position),
         ),
+      fdatasyncSync: (fd: number) => void this.#allowed(fd, 'fdatasync at once', 0),
       fdatasync: (fd: number, done: Done) => later(done, () => this.#allowed(fd, 'fdatasync', 0)),
     });
     syncBuiltinESMExports();

@@ -1,6 +1,8 @@
 /** A short life of a partition in which every kind of I/O occurs, over a store that may fail, and what it was told. */
 import { Engine } from '../../src/cow/engine.js';
 import { initStore } from '../../src/cow/init.js';
+import { QuickSyncs } from '../../src/cow/quick-syncs.js';
+import type { EngineOptions } from '../../src/cow/recovery.js';
 import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import type { Store } from '../../src/cow/store.js';
@@ -27,16 +29,19 @@ export class Life {
   /** Blocks of which a write failed: they may show it or not. */
   readonly #unsure = new Set<number>();
   readonly #store: Store;
+  readonly #quick: boolean;
   #value = 0;
 
-  constructor(store: Store) {
+  /** `quick`: waits for the disc in this thread, as a daemon does that is alone with one connection. */
+  constructor(store: Store, quick = false) {
     this.#store = store;
+    this.#quick = quick;
   }
 
   /** Returns once everything was answered. */
   async run(): Promise<void> {
     try {
-      this.engine = await Engine.open(this.#store);
+      this.engine = await Engine.open(this.#store, this.#quick ? atOnce() : {});
     } catch {
       this.failures++;
       return;
@@ -146,6 +151,16 @@ export class Life {
     if (this.engine === undefined) throw new Error('not open');
     return this.engine;
   }
+}
+
+/** Every wait counts as quick, so that all that may be done at once is. */
+function atOnce(): EngineOptions {
+  const quickSyncs = new QuickSyncs(
+    () => true,
+    () => 0,
+  );
+  while (!quickSyncs.atOnce(0)) quickSyncs.ends();
+  return { quickSyncs };
 }
 
 /** The number that the first sector of a block shows. */
