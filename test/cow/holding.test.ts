@@ -42,7 +42,8 @@ async function locker(user: number, folders: readonly string[]): Promise<Locker>
     } catch (error) {
       console.log(error.code + ': ' + error.message);
     }`;
-  const { NODE_OPTIONS: _, ...env } = process.env;
+  const env = { ...process.env };
+  delete env['NODE_OPTIONS'];
   const child = spawn(
     'setpriv',
     ['--pdeathsig', 'KILL', '--reuid', String(user), '--regid', String(user), '--clear-groups', process.execPath, '--input-type=module', '-e', script], // prettier-ignore
@@ -106,7 +107,7 @@ void t.test(
   },
 );
 
-void t.test('A lock in another folder counts, as does one of an older version', async (t) => {
+void t.test('A lock in another folder counts, as does one of an older version', (t) => {
   const folders = [join(folder, 'run-lock'), join(folder, 'tmp')];
   const held = takeUuidLock(UUID, 'one', [folders[1]]);
   t.throws(() => takeUuidLock(UUID, 'two', folders), { code: 'PARTITION_BUSY' });
@@ -151,7 +152,7 @@ void t.test(
 void t.test(
   'A file in the place of a lock that is none is not waited for',
   { skip: isRoot ? false : 'needs root' },
-  async (t) => {
+  (t) => {
     const place = join(folder, 'planted');
     mkdirSync(place);
     spawnSync('mkfifo', [join(place, `${UUID}.${NOBODY}`)]);
