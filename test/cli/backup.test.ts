@@ -164,7 +164,11 @@ void tap.test('prune keeps the newest full backups with what builds on them', ne
   cpSync(backups, copy, { recursive: true });
   t.match(parse((await cldd('prune', copy, '--keep', '1', '--dry-run', '--json')).stdout), { kept: 2 });
   t.equal(readdirSync(copy).length, 4);
-  t.equal((await cldd('prune', copy, '--keep', '1')).code, EXIT.DONE);
+  const unsure = await cldd('prune', copy, '--keep', '1');
+  t.equal(unsure.code, EXIT.REFUSED);
+  t.match(unsure.stderr, /^cldd: 2 of 4 backups would be removed; nothing was[^\n]*--yes\n$/);
+  t.equal(readdirSync(copy).length, 4);
+  t.equal((await cldd('prune', copy, '--keep', '1', '--yes')).code, EXIT.DONE);
   t.match(
     readdirSync(copy)
       .sort()
@@ -172,6 +176,7 @@ void tap.test('prune keeps the newest full backups with what builds on them', ne
     ['-g000003.cldd', '-g000004.cldd'],
   );
   t.equal((await cldd('verify', copy)).code, EXIT.DONE);
+  t.equal((await cldd('prune', copy, '--keep', '1')).code, EXIT.DONE, 'nothing to remove needs no --yes');
   t.equal((await cldd('prune', copy, '--keep', '0')).code, EXIT.USAGE);
 });
 

@@ -122,7 +122,7 @@ const CHANGES_MUCH = [
   'cldd prune',
   'cldd reload',
 ];
-const DESTROYS = ['cldd init', 'cldd rollback', 'cldd restore'];
+const DESTROYS = ['cldd init', 'cldd rollback', 'cldd restore', 'cldd prune'];
 
 void tap.test('every command has examples, --json, --quiet, and takes no secret', (t) => {
   for (const { name, command } of commands) {

@@ -89,10 +89,14 @@ export function addBackup(program: Command): void {
     .command('prune <folder>')
     .description('Remove old backups: each full one that is not kept, with those that build on it.')
     .requiredOption('--keep <number>', 'how many full backups of each partition stay, the newest', parseCount)
+    .option('--yes', 'really remove them')
     .option('--dry-run', 'say what would be removed')
     .option('--json', 'print JSON')
     .option('-q, --quiet', 'print nothing unless it fails')
-    .addHelpText('after', examples('cldd prune /backup/files --keep 4'))
+    .addHelpText(
+      'after',
+      examples('cldd prune /backup/files --keep 4 --dry-run', 'cldd prune /backup/files --keep 4 --yes'),
+    )
     .action(prune);
 }
 
@@ -217,7 +221,13 @@ async function restoreFiles(paths: string[], options: RestoreOptions): Promise<v
 
 function prune(
   folder: string,
-  { keep, dryRun = false, json, quiet }: Printing & { keep: number; dryRun?: boolean },
+  {
+    keep,
+    yes = false,
+    dryRun = false,
+    json,
+    quiet,
+  }: Printing & { keep: number; yes?: boolean; dryRun?: boolean },
 ): void {
   if (keep === 0)
     throw new UsageError('--keep 0 would remove every backup; remove the folder if you mean it');
@@ -231,6 +241,11 @@ function prune(
     ),
   );
   const doomed = files.filter((file) => !kept.has(chainOf(file, files)[0].header.id));
+  if (doomed.length > 0 && !yes && !dryRun)
+    throw new OperationalError(
+      'NEEDS_YES',
+      `${doomed.length} of ${files.length} backups would be removed; nothing was: look at them with --dry-run, or say --yes`,
+    );
   // The newest first: an interruption leaves no backup without what it builds on.
   for (const { path } of doomed.toReversed()) if (!dryRun) rmSync(path);
   if (json) printJson({ removed: doomed.map(({ path }) => path), kept: files.length - doomed.length });

@@ -1,13 +1,17 @@
 /** `cldd status`: everything at a glance, once or again and again. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
+import { UNREACHABLE } from '../../admin/client.js';
+import { renderPrometheus } from '../../daemon/prometheus.js';
 import type { DaemonStatus } from '../../daemon/status.js';
+import { OperationalError } from '../../operational-error.js';
 import type { DaemonOptions } from '../daemon-options.js';
 import { request, withDaemon } from '../daemon-options.js';
 import { examples } from '../examples.js';
 import { print, printJson } from '../output.js';
-import { renderPrometheus } from '../../daemon/prometheus.js';
 import { renderStatus } from '../render-status.js';
+import type { Previous } from '../render-status.js';
+import { frame } from '../screen.js';
 import { parseSeconds } from '../size.js';
 
 interface StatusOptions extends DaemonOptions {
@@ -15,8 +19,6 @@ interface StatusOptions extends DaemonOptions {
 }
 
 const WATCH_SECONDS = 2;
-/** Cursor home and clear to the end (ECMA-48 CUP, ED). */
-const CLEAR = '\u001b[H\u001b[2J';
 
 export function addStatus(program: Command): void {
   withDaemon(program.command('status [target]'))
@@ -54,21 +56,40 @@ async function status(target: string | undefined, options: StatusOptions): Promi
   await watch(fetch, options.watch === true ? WATCH_SECONDS : options.watch, options.json === true);
 }
 
-/** Until Ctrl-C. */
+interface Seen {
+  status: DaemonStatus;
+  atMs: number;
+}
+
+/** Until Ctrl-C. A daemon that is being restarted is waited for, once it has answered. */
 async function watch(fetch: () => Promise<DaemonStatus>, seconds: number, json: boolean): Promise<void> {
   const end = new AbortController();
   process.once('SIGINT', () => end.abort());
   process.once('SIGTERM', () => end.abort());
-  let before: { status: DaemonStatus; atMs: number } | undefined;
+  let before: Seen | undefined;
   while (!end.signal.aborted) {
-    const current = await fetch();
-    const atMs = performance.now();
-    if (json) print(JSON.stringify(current));
-    else {
-      const previous = before && { status: before.status, elapsedMs: atMs - before.atMs };
-      print(`${process.stdout.isTTY ? CLEAR : ''}${renderStatus(current, previous)}`);
+    try {
+      const seen: Seen = { status: await fetch(), atMs: performance.now() };
+      if (json) print(JSON.stringify(seen.status));
+      else show(renderStatus(seen.status, since(before, seen)));
+      before = seen;
+    } catch (error) {
+      const away = error instanceof OperationalError && error.code === UNREACHABLE;
+      if (!away || before === undefined) throw error;
+      if (!json && process.stdout.isTTY) show(`${error.message}\n\nwaiting for it; Ctrl-C ends this`);
+      else process.stderr.write(`cldd: ${error.message}\n`);
     }
-    before = { status: current, atMs };
     await sleep(seconds * 1000, undefined, { signal: end.signal }).catch(() => undefined);
   }
+  if (!json && process.stdout.isTTY) print('');
+}
+
+function since(before: Seen | undefined, { atMs }: Seen): Previous | undefined {
+  return before && { status: before.status, elapsedMs: atMs - before.atMs };
+}
+
+function show(text: string): void {
+  const { isTTY, columns, rows } = process.stdout;
+  if (isTTY) process.stdout.write(frame(text, { columns, rows }));
+  else print(text);
 }
