@@ -381,7 +381,8 @@ int main(int count, char **arguments)
             polled[i].revents = 0;
             under_way |= sessions[i].under_way;
         }
-        if (running && (!under_way || (double)(now_ns() - begun) / 1e9 >= seconds)) {
+        /* Never before something has completed: on a busy machine a short run would have no rate. */
+        if (running && (!under_way || (completed > 0 && (double)(now_ns() - begun) / 1e9 >= seconds))) {
             running = 0;
             end_ns = now_ns();
             completed_in_time = completed;

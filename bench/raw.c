@@ -580,7 +580,8 @@ int main(int count, char **arguments)
     for (;;) {
         int busy = 0;
         for (i = 0; i < depth; i++) busy |= slots[i].busy;
-        if (running && (!busy || (double)(now_ns() - begun) / 1e9 >= seconds)) {
+        /* Never before something has completed: on a busy machine a short run would have no rate. */
+        if (running && (!busy || (completed > 0 && (double)(now_ns() - begun) / 1e9 >= seconds))) {
             running = 0;
             end_ns = now_ns();
             in_time = completed;
