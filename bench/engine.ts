@@ -34,7 +34,7 @@ const CRASH_PAGES = 4000;
 const CRASH_UNITS = 16;
 const FLUSH_EVERY = 1024;
 const PIECE_BYTES = 64 * 1024;
-const FILE_BYTES = 4 * GIB;
+const FILE_BYTES = 16 * GIB;
 
 /** A device of any size on a small file. */
 class MappedStore implements Store {
