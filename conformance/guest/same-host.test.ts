@@ -58,7 +58,6 @@ const CONFIGURATION = JSON.stringify({
  */
 const TUNING = `
   echo 32768 > /proc/sys/vm/min_free_kbytes
-  echo 1 > /sys/class/bdi/8:0/strict_limit
   echo 10 > /sys/class/bdi/8:0/max_ratio`;
 
 /** Where everybody waits, every some seconds, for the report of a failure. */
