@@ -116,18 +116,11 @@ export class Link {
       } else {
         if (bytes.length < dataAt) return;
         if (!rightDigest(bytes, 0, header)) {
-          // As the target does it: the lengths count if a right header stands where they lead.
-          if (header > 48 || dataBytes > 65_536) {
-            this.die();
-            return;
-          }
-          if (bytes.length < end + 52) return;
-          if (!rightDigest(bytes, end, 48)) {
-            this.die();
-            return;
-          }
+          const next = nextHeader(bytes);
+          if (next === 'lost') this.die();
+          if (typeof next !== 'number') return;
           this.counts.badHeaders++;
-          this.#bytes = bytes.subarray(end);
+          this.#bytes = bytes.subarray(next);
           continue;
         }
         if (bytes.length < end) return;
@@ -181,6 +174,22 @@ export class Link {
     this.counts.statusSnacks++;
     this.send(snack({ type: SNACK.STATUS, itt: NO_TAG, expStatSN: 0, begin, run }));
   }
+}
+
+/** Damaged headers in a row that are passed. */
+const DAMAGED_MAX = 8;
+
+/** As the target does it: the lengths of a damaged header count if a right header stands where they lead. */
+function nextHeader(bytes: Buffer): number | 'lost' | 'more' {
+  let at = 0;
+  for (let damaged = 0; damaged < DAMAGED_MAX; damaged++) {
+    const dataBytes = bytes.readUIntBE(at + 5, 3);
+    if (bytes.readUInt8(at + 4) > 0 || dataBytes > 8192) return 'lost';
+    at += 52 + ((dataBytes + 3) & ~3) + (dataBytes > 0 ? 4 : 0);
+    if (bytes.length < at + 52) return 'more';
+    if (rightDigest(bytes, at, 48)) return at;
+  }
+  return 'lost';
 }
 
 function rightDigest(bytes: Buffer, at: number, length: number): boolean {

@@ -1,7 +1,10 @@
 /** Several connections in one session (RFC 7143 §4.2.2, §4.3, §6.3.4, §7.2.1, §11.14, §13.2). */
-import { COMMAND, logoutRequest, OP } from './pdu.js';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { chapLogin } from './chap.js';
+import { COMMAND, logoutRequest, OP, type Pdu } from './pdu.js';
 import type { Requirement } from './requirement.js';
-import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
+import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
 import { site, startSite } from './site.js';
 import type { Target } from './target.js';
@@ -9,6 +12,7 @@ import { pattern } from './write.js';
 
 const ABORT_TASK = 1;
 const LOGICAL_UNIT_RESET = 5;
+const TARGET_COLD_RESET = 7;
 const KEYS = { MaxConnections: '4', InitialR2T: 'Yes', ImmediateData: 'No' } as const;
 
 /** One more connection of a session. Its commands take their CmdSN from the first one's (`by`). */
@@ -31,6 +35,19 @@ async function pair(target: Target): Promise<[Session, Session]> {
   const a = await Session.login(target, { keys: KEYS, cid: 1 });
   return [a, await join(target, a, 2)];
 }
+
+/** Lets a session acknowledge what comes, and answer pings, until something has come to its end. */
+async function acknowledging<T>(session: Session, action: Promise<T>): Promise<T> {
+  const state = { done: false };
+  const end = (): void => {
+    state.done = true;
+  };
+  action.then(end, end);
+  while (!state.done) await session.fence();
+  return action;
+}
+
+const withoutEvents = (pdus: readonly Pdu[]): Pdu[] => pdus.filter(({ opcode }) => opcode !== OP.ASYNC);
 
 const needs = (target: Target): boolean => target.pid !== undefined;
 
@@ -279,6 +296,137 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const after = await a.execute({ cdb: read10(880, 1), read: blockBytes });
       t.ok(after.data.equals(before.data));
       t.same(await a.fence(), []);
+    },
+  },
+  {
+    id: 'MC-13',
+    clause: 'RFC 7143 §4.2.2.3.2, §4.2.2.3.3, §4.2.2.3.4',
+    level: 'MUST',
+    text: 'with ResponseFence or FastAbort the response to a reset waits until all connections have acknowledged, and later ones until it is acknowledged',
+    async run(t, target) {
+      for (const TaskReporting of ['ResponseFence', 'FastAbort', 'RFC3720']) {
+        const fenced = TaskReporting !== 'RFC3720';
+        const a = await Session.login(target, { keys: { ...KEYS, TaskReporting }, cid: 1 });
+        const b = await join(target, a, 2);
+        await a.fence();
+        b.acknowledged = b.expStatSN;
+        t.equal(await by(a, b), STATUS.GOOD);
+        a.sendManage(LOGICAL_UNIT_RESET);
+        if (fenced) {
+          t.same(await a.fence(), [], 'what was answered on the other connection is not acknowledged');
+          const ping = await b.connection.receive();
+          t.equal(ping?.opcode, OP.NOP_IN, 'an acknowledgement is asked for');
+          t.not(ping?.ttt, 0xffffffff);
+        }
+        a.acknowledged = a.expStatSN;
+        b.acknowledged = undefined;
+        await b.fence();
+        t.equal((await a.expect(OP.TASK_MANAGEMENT_RESPONSE)).response, 0);
+        const itt = b.sendCommand({ cdb: testUnitReady(), cmdSN: a.takeCmdSN() });
+        if (fenced) t.same(await b.fence(), [], 'the response is not acknowledged');
+        a.acknowledged = undefined;
+        const { status } = await acknowledging(a, b.finish(itt, {}));
+        t.ok(status === STATUS.GOOD || status === STATUS.CHECK_CONDITION);
+        const read = a.sendCommand({ cdb: read10(0, 1), read: a.blockBytes });
+        t.equal((await acknowledging(b, a.finish(read, { read: a.blockBytes }))).status, STATUS.GOOD);
+      }
+    },
+  },
+  {
+    id: 'MC-14',
+    clause: 'RFC 7143 §4.2.2.3.4',
+    level: 'MUST',
+    text: 'so does a status with a unit attention, and no other status passes it',
+    async run(t, target) {
+      const a = await Session.login(target, { keys: { ...KEYS, TaskReporting: 'ResponseFence' }, cid: 1 });
+      const b = await join(target, a, 2);
+      const other = await Session.login(target);
+      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, 0);
+      b.acknowledged = b.expStatSN;
+      await b.fence();
+      const attention = a.sendCommand({ cdb: testUnitReady() });
+      t.same(withoutEvents(await a.fence()), [], 'waits');
+      const read = a.sendCommand({ cdb: read10(0, 1), read: a.blockBytes });
+      const before = withoutEvents(await a.fence());
+      t.notOk(
+        before.some(({ opcode }) => opcode === OP.SCSI_RESPONSE),
+        'no status passes it',
+      );
+      b.acknowledged = undefined;
+      const first = await acknowledging(b, a.finish(attention, {}));
+      t.equal(first.status, STATUS.CHECK_CONDITION);
+      t.match(senseTriple(first.sense), /^06/);
+      const { status } = await acknowledging(b, a.finish(read, { read: a.blockBytes }));
+      t.ok(status === STATUS.GOOD || status === STATUS.CHECK_CONDITION, 'it comes behind it');
+    },
+  },
+  {
+    id: 'MC-15',
+    clause: 'RFC 7143 §11.13.5, §9.2',
+    level: 'MUST',
+    text: 'a further connection that logs in as another CHAP user is refused with 0202h',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], (folder) => {
+        for (const name of ['files', 'backup'])
+          writeFileSync(path.join(folder, name), `secret of ${name} 123\n`, { mode: 0o600 });
+        const users = ['files', 'backup'].map((name) => ({ name, secretFile: name }));
+        return {
+          portals: [{ listen: '127.0.0.1:0' }],
+          limits: { maxConnections: 8 },
+          targets: [site.target('a', { access: [{ initiator: '*' }], authentication: { users } })],
+        };
+      });
+      const here = at('a');
+      const files = { name: 'files', secret: 'secret of files 123' };
+      const a = await chapLogin(here, files, '5', { keys: KEYS, cid: 1 });
+      const { isid, tsih, cmdSN } = a;
+      const options = { isid, tsih, cmdSN, cid: 2 };
+      const backup = { name: 'backup', secret: 'secret of backup 123' };
+      await t.rejects(chapLogin(here, backup, '5', options), /0202h/);
+      const b = await chapLogin(here, files, '5', options);
+      t.equal(b.tsih, tsih);
+      t.same(await b.fence(), []);
+    },
+  },
+  {
+    id: 'MC-16',
+    clause: 'RFC 7143 §4.2.6, §9.2',
+    level: 'MUST',
+    text: 'a reload that forbids the address of one connection ends that one, and its tasks; the others go on',
+    async run(t) {
+      const configuration = (...addresses: string[]): object => ({
+        portals: [{ listen: '127.0.0.1:0' }],
+        limits: { maxConnections: 8 },
+        targets: [site.target('a', { access: addresses.map((address) => ({ address })) })],
+      });
+      const { at, reload } = await startSite(t, ['a'], () => configuration('127.0.0.1', '127.0.0.3'));
+      const here = { ...at('a'), host: '127.0.0.1', from: '127.0.0.1' };
+      const a = await Session.login(here, { keys: KEYS, cid: 1 });
+      const b = await join({ ...here, from: '127.0.0.3' }, a, 2);
+      const write = Buffer.alloc(a.blockBytes, 0xdd);
+      b.sendCommand({ cdb: write10(5, 1), write, cmdSN: a.takeCmdSN() });
+      await b.expect(OP.R2T);
+      await reload(configuration('127.0.0.1'));
+      await b.connection.untilClosed();
+      t.equal(await by(a, a), STATUS.GOOD);
+      const read = await a.execute({ cdb: read10(5, 1), read: a.blockBytes });
+      t.notOk(read.data.equals(write));
+    },
+  },
+  {
+    id: 'MC-17',
+    clause: 'RFC 7143 §11.5.1',
+    level: 'MUST',
+    text: 'a cold reset that comes by one of several connections is answered there, and ends all of them at any error recovery level',
+    async run(t, target) {
+      for (const ErrorRecoveryLevel of ['0', '2']) {
+        const a = await Session.login(target, { keys: { ...KEYS, ErrorRecoveryLevel }, cid: 1 });
+        const b = await join(target, a, 2);
+        t.equal((await a.manage(TARGET_COLD_RESET)).response, 0);
+        await a.connection.untilClosed();
+        await b.connection.untilClosed();
+        await t.rejects(join(target, a, 3), /020ah/, 'the session is gone');
+      }
     },
   },
 ];

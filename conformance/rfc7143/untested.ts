@@ -8,12 +8,6 @@ export interface Untested {
 
 export const untested: readonly Untested[] = [
   {
-    clause: 'RFC 7143 §4.2.2.3.3',
-    level: 'MUST',
-    text: 'in a session of several connections a response with a fence waits until what was sent on the others is acknowledged',
-    why: 'not done: the response waits for tasks and data of the other connections only',
-  },
-  {
     clause: 'RFC 7143 §11.9.1',
     level: 'MAY',
     text: 'asynchronous event 4 asks for a renegotiation of parameters',

@@ -29,6 +29,7 @@ import { DATA_LOST } from './out-transfer.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { Recovery } from './recovery.js';
+import type { ResponseFence } from './response-fence.js';
 import { Retained } from './retained.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
@@ -59,6 +60,8 @@ export class FullFeature implements TaskHost, Carrier {
   /** 1 while a command is submitted that has not been answered yet: it is not among the session's tasks. */
   #unlisted = 0;
   #closed = false;
+  /** ExpStatSN of the last PDU. */
+  acknowledged: number;
 
   constructor(owner: FullFeatureOwner, session: Session, parameters: Parameters, text: TextExchange) {
     this.#owner = owner;
@@ -68,10 +71,15 @@ export class FullFeature implements TaskHost, Carrier {
     this.parameters = parameters;
     this.sendSegmentBytes = segmentBytes(parameters);
     this.#link = new LinkRequests(owner, session, this, text);
+    this.acknowledged = owner.statSN;
     if (parameters.errorRecoveryLevel > 0) {
       this.retained = new Retained(owner.statSN, owner.retainedBytesMax);
       this.#recovery = new Recovery(this, session, this.retained);
     }
+  }
+
+  get fence(): ResponseFence | undefined {
+    return this.#session.fences ? this.#session.fence : undefined;
   }
 
   // ---- TaskHost
@@ -130,7 +138,9 @@ export class FullFeature implements TaskHost, Carrier {
   receive(pdu: Pdu): void {
     const opcode = pdu.buffer[pdu.at] & OPCODE_MASK;
     const recovery = this.#recovery;
-    if (recovery !== undefined) recovery.acknowledge(pdu.view.getUint32(pdu.at + 28));
+    this.acknowledged = pdu.view.getUint32(pdu.at + 28);
+    if (recovery !== undefined) recovery.acknowledge(this.acknowledged);
+    if (this.#session.fence.up) this.#session.fence.check();
     if (opcode === REQUEST.DATA_OUT) {
       this.#dataOut(pdu);
       return;

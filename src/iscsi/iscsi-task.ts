@@ -18,6 +18,7 @@ import {
 } from './constants.js';
 import { OutTransfer } from './out-transfer.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
+import { wantsFence } from './response-fence.js';
 import type { KeptTask } from './retained.js';
 import type { TaskHost } from './task-host.js';
 
@@ -61,6 +62,8 @@ export class IscsiTask extends Task {
   #heldStatus = 0;
   #heldSense: Buffer | undefined;
   #held = false;
+  /** Counts what was held, so that a task that is used again is told from itself. */
+  #holding = 0;
 
   /** Prepares a pooled task for a command. CDB, LUN and attribute are the caller's to fill. */
   start(host: TaskHost, itt: number): void {
@@ -190,8 +193,11 @@ export class IscsiTask extends Task {
   }
 
   #dataInEnded(): void {
-    if (!this.#collapses) this.#respond(SCSI_GOOD, undefined);
-    this.#finish();
+    if (this.#collapses) this.#finish();
+    else if (!this.#waitsAtFence(SCSI_GOOD, undefined)) {
+      this.#respond(SCSI_GOOD, undefined);
+      this.#finish();
+    }
   }
 
   /**
@@ -200,7 +206,8 @@ export class IscsiTask extends Task {
    * has two residuals.
    */
   get #collapses(): boolean {
-    return this.host.retained === undefined && !this.bidirectional;
+    const { retained, fence } = this.host;
+    return retained === undefined && !this.bidirectional && fence?.up !== true;
   }
 
   #dataInHeader(view: DataView, offset: number, length: number, last: boolean): void {
@@ -347,15 +354,42 @@ export class IscsiTask extends Task {
     // The initiator may still be sending what it was asked for, or what it announced; a status before its end would
     // free the task tag under that data.
     if (this.out.expectsMore()) {
-      this.#held = true;
-      this.#heldStatus = status;
-      this.#heldSense = sense === undefined ? undefined : Buffer.from(sense);
-      this.over = true;
+      this.#hold(status, sense);
       this.out.ignoreRest();
       return;
     }
+    if (this.#waitsAtFence(status, sense)) return;
     this.#respond(status, sense);
     this.#finish();
+  }
+
+  /** True if the response has to wait for others of the session (§4.2.2.3), or others for it. */
+  #waitsAtFence(status: number, sense: Buffer | undefined): boolean {
+    const { fence } = this.host;
+    if (fence === undefined) return false;
+    const wants = wantsFence(this.cdb, status, sense);
+    if (!wants && !fence.up) return false;
+    this.#hold(status, sense);
+    const holding = this.#holding;
+    fence.pass({
+      wantsFence: wants,
+      send: () => {
+        // Aborted meanwhile, and perhaps somebody else's by now.
+        if (this.#holding !== holding || !this.#held) return undefined;
+        const { host } = this;
+        this.releaseHeld();
+        return host;
+      },
+    });
+    return true;
+  }
+
+  #hold(status: number, sense: Buffer | undefined): void {
+    this.#held = true;
+    this.#holding++;
+    this.#heldStatus = status;
+    this.#heldSense = sense === undefined ? undefined : Buffer.from(sense);
+    this.over = true;
   }
 
   /** The last data of a task that had already ended arrived: its status can go. */

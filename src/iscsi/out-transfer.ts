@@ -22,7 +22,7 @@ const EMPTY = Buffer.alloc(0);
 /** Recovery R2Ts in a row that bring nothing, until the task is given up. */
 const ATTEMPTS_MAX = 8;
 /** How long data may be silent before they are taken for lost; twice as long with every attempt, up to a limit. */
-const OVERDUE_MS = 1000;
+const OVERDUE_MS = 1500;
 const OVERDUE_DOUBLINGS_MAX = 4;
 
 /** An R2T whose data are still to come. */
@@ -77,6 +77,8 @@ export class OutTransfer {
   /** When data were last asked for or came (level 1 and above), and recovery R2Ts since data last came. */
   #heardMs = 0;
   #attempts = 0;
+  /** R2Ts that were overdue, the last ones. */
+  #late: OpenR2T[] = [];
 
   constructor(task: IscsiTask) {
     this.#task = task;
@@ -103,6 +105,7 @@ export class OutTransfer {
     this.#gathered = 0;
     this.#tail = EMPTY;
     this.#attempts = 0;
+    if (this.#late.length > 0) this.#late = [];
   }
 
   /** The command brought immediate data. */
@@ -182,6 +185,7 @@ export class OutTransfer {
   ): DataOutFault | undefined {
     if (this.#task.aborted) return undefined;
     if (this.#recovers) {
+      this.#takeBack(ttt, dataSN, bufferOffset);
       const expected = this.#expectedDataSN(ttt);
       const distance = expected === undefined ? -1 : serialDistance(dataSN, expected);
       if (distance < 0) return undefined;
@@ -238,7 +242,26 @@ export class OutTransfer {
   /** Asks again for data that are overdue. Returns a fault if that has been tried too often. */
   overdue(nowMs: number): DataOutFault | undefined {
     const patienceMs = OVERDUE_MS * 2 ** Math.min(this.#attempts, OVERDUE_DOUBLINGS_MAX);
-    return nowMs - this.#heardMs < patienceMs ? undefined : this.#recover();
+    if (nowMs - this.#heardMs < patienceMs) return undefined;
+    const late = this.#open.at(0);
+    if (late !== undefined && late.loose === undefined) {
+      this.#late.push(late);
+      if (this.#late.length > ATTEMPTS_MAX) this.#late.shift();
+    }
+    return this.#recover();
+  }
+
+  /**
+   * Data that were only late come for an R2T in the place of which another was sent: they are as good. Without this an
+   * initiator that is slower than the patience would never get on.
+   */
+  #takeBack(ttt: number, dataSN: number, bufferOffset: number): void {
+    const index = this.#late.findIndex((r2t) => r2t.ttt === ttt);
+    const late = this.#late.at(index);
+    if (index < 0 || late?.dataSN !== dataSN || bufferOffset !== this.#received) return;
+    this.#late.splice(index, 1);
+    this.#late.push(...this.#open.filter(({ loose }) => loose === undefined));
+    this.#open = [late];
   }
 
   /** The sequence under way is given up; a new R2T asks for what is missing of it (recovery R2T, §7.8, §7.9). */

@@ -13,7 +13,7 @@ import { digestMatches, padding } from './framing.js';
 import type { ReceiveBuffer } from './receive.js';
 
 /** How long the next PDU may take to come. */
-export const RESYNC_MS = 5000;
+export const RESYNC_MS = 15_000;
 /** Damaged PDUs in a row. */
 const DAMAGED_MAX = 8;
 

@@ -8,6 +8,7 @@ import { LostConnections } from './lost-connections.js';
 import type { Negotiation } from './negotiation.js';
 import type { IscsiTask } from './iscsi-task.js';
 import type { IscsiTargetOptions } from './options.js';
+import { ResponseFence } from './response-fence.js';
 import { serialAdd, serialDistance } from './serial.js';
 import type { TaskHost } from './task-host.js';
 import { TaskManager } from './task-manager.js';
@@ -60,6 +61,9 @@ export class Session {
   /** Connections that are gone and whose tasks live on (error recovery level 2). */
   readonly lost: LostConnections = new LostConnections((host) => this.#endTasks(host));
   readonly order: CommandOrder = new CommandOrder(this);
+  readonly fence: ResponseFence = new ResponseFence(() =>
+    [...this.connections.values()].flatMap(({ host }) => host ?? []),
+  );
   readonly manager: TaskManager = new TaskManager(this);
 
   /** Tasks that didn't end within their submit, by ITT. */
@@ -69,6 +73,7 @@ export class Session {
   /** Commands that may be outstanding. */
   readonly window: number;
   #transferTag = 0;
+  readonly #fencesWanted: boolean;
   #endingOwnTasks = false;
   /** All its connections are to go, so that none is worth recovering. */
   #ending = false;
@@ -82,6 +87,12 @@ export class Session {
     this.expCmdSN = login.cmdSN;
     this.window = window;
     this.#maxCmdSN = serialAdd(login.cmdSN, window - 1);
+    this.#fencesWanted = login.negotiation.value('TaskReporting') !== 'RFC3720';
+  }
+
+  /** True while responses may need a fence (§4.2.2.3.3): with one connection their order is enough. */
+  get fences(): boolean {
+    return this.fence.up || (this.connections.size > 1 && this.#fencesWanted);
   }
 
   /** Connections that it may have (§13.2). */
@@ -100,8 +111,8 @@ export class Session {
    * wait for their turn count as never received (§7.2.1). `done` is called when the tasks have ended.
    */
   detach(connection: SessionConnection, done: () => void = () => undefined): void {
-    const { cid, host } = connection;
-    if (this.connections.get(cid) === connection) this.connections.delete(cid);
+    const { host } = connection;
+    this.#leave(connection);
     let under = 1;
     const ended = (): void => {
       if (--under === 0) done();
@@ -114,6 +125,13 @@ export class Session {
       });
     }
     ended();
+  }
+
+  #leave(connection: SessionConnection): void {
+    const { cid } = connection;
+    if (this.connections.get(cid) === connection) this.connections.delete(cid);
+    // Its answers can't be waited for any more.
+    if (connection.host !== undefined) this.fence.gone(connection.host);
   }
 
   /** The tasks of a connection end without an answer; `begun` is called for each that takes its time. */
@@ -143,7 +161,7 @@ export class Session {
    */
   suspend(connection: SessionConnection, loggedOut: boolean): void {
     const { cid, host } = connection;
-    if (this.connections.get(cid) === connection) this.connections.delete(cid);
+    this.#leave(connection);
     if (host === undefined) return;
     this.order.drop(host);
     this.lost.add(cid, host, loggedOut);

@@ -186,6 +186,7 @@ export class Sessions {
     const connections = [...session.connections.values()];
     session.connections.clear();
     session.lost.clear();
+    session.fence.close();
     if (how === 'killed') for (const connection of connections) connection.announceEnd();
     session.manager.close();
     session.endsOwnTasks(() => session.target.port.detach(session.nexus, how));

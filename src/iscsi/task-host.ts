@@ -5,21 +5,22 @@
 import type { Nexus } from '../scsi/nexus.js';
 import type { Parameters } from './negotiation.js';
 import type { IscsiTask } from './iscsi-task.js';
+import type { FencedConnection, ResponseFence } from './response-fence.js';
 import type { Retained } from './retained.js';
 import type { Transmit } from './transmit.js';
 
-export interface TaskHost {
+export interface TaskHost extends FencedConnection {
   readonly transmit: Transmit;
   readonly parameters: Parameters;
   readonly nexus: Nexus;
   /** What was sent and may be asked for again; undefined at error recovery level 0. */
   readonly retained: Retained | undefined;
+  /** Where responses wait for others; undefined: in this session, as it is now, none has to. */
+  readonly fence: ResponseFence | undefined;
   /** Longest data segment to send. */
   readonly sendSegmentBytes: number;
   /** StatSN of the next status, which is counted. */
   takeStatSN(): number;
-  /** Next StatSN, not counted (R2T). */
-  peekStatSN(): number;
   expCmdSN(): number;
   /** MaxCmdSN to announce now. */
   maxCmdSN(): number;

@@ -190,7 +190,7 @@ export class TaskManager {
           const complete = response === FUNCTION_COMPLETE;
           if (complete) this.#abandon(held);
           this.#whenTaken(owed, () => {
-            this.#respond(request, response, additional);
+            this.#respondInOrder(request, response, additional);
             if (complete && functionCode === TARGET_COLD_RESET) request.phase.targetWasReset();
           });
         },
@@ -249,6 +249,28 @@ export class TaskManager {
   /** Task Management Function Response (§11.6), with RFC 7144's additional response information. */
   #respond({ phase, itt }: Request, response: number, additional = 0): void {
     if (phase.over) return;
+    this.#send(phase, itt, response, additional);
+  }
+
+  /** The response to a function for many tasks wants a fence (§4.2.2.3.4), but where all connections end with it. */
+  #respondInOrder(request: Request, response: number, additional: number): void {
+    const { phase, functionCode, itt } = request;
+    const wantsFence =
+      response === FUNCTION_COMPLETE && REACH.has(functionCode) && functionCode !== TARGET_COLD_RESET;
+    const { fence } = phase;
+    if (fence === undefined) this.#respond(request, response, additional);
+    else
+      fence.pass({
+        wantsFence,
+        send: () => {
+          if (phase.over) return undefined;
+          this.#send(phase, itt, response, additional);
+          return phase;
+        },
+      });
+  }
+
+  #send(phase: ManagedPhase, itt: number, response: number, additional: number): void {
     phase.send({
       opcode: RESPONSE.TASK_MANAGEMENT,
       detail: response << 8,
