@@ -13,6 +13,7 @@ import { inquiry, read10, reportLuns, senseTriple, STATUS, testUnitReady, write1
 import { Session, type SessionOptions } from './session.js';
 import { ANY_PORT, site, startSite, type Site } from './site.js';
 import { startTarget, type Target } from './target.js';
+import { pattern } from './write.js';
 
 const FILES = 'iqn.2026-01.org.example:files';
 const BACKUP = 'iqn.2026-01.org.example:backup';
@@ -71,6 +72,39 @@ const write = (lun: number): Parameters<Session['execute']>[0] => ({
   write: Buffer.alloc(512, 0x77),
   lun,
 });
+
+/** A session of FILES writes and compares, several commands at once, until `action` is over. */
+async function whileVerifying(t: Tap, target: Target, action: () => Promise<void>): Promise<void> {
+  const session = await Session.login(target, { initiatorName: FILES });
+  const bytes = 16 * session.blockBytes;
+  let going = true;
+  let rounds = 0;
+  const verify = async (): Promise<void> => {
+    for (; going || rounds < 8; rounds++) {
+      const writes = [0, 1, 2, 3].map((n) => ({
+        cdb: write10(1000 + 16 * n, 16),
+        write: pattern(bytes, rounds + 31 * n),
+      }));
+      const sent = writes.map((command) => ({ command, itt: session.sendCommand(command) }));
+      for (const { command, itt } of sent)
+        if ((await session.finish(itt, command)).status !== STATUS.GOOD) throw new Error('a write fails');
+      const read = await session.execute({ cdb: read10(1000, 64), read: 4 * bytes });
+      if (!read.data.equals(Buffer.concat(writes.map(({ write }) => write))))
+        throw new Error(`round ${rounds} reads what nobody wrote`);
+    }
+  };
+  const verified = verify();
+  try {
+    // An error of the session ends the wait; else it goes on until the action is over.
+    await Promise.race([action(), verified]);
+  } finally {
+    going = false;
+  }
+  await verified;
+  t.ok(rounds >= 8, `${rounds} rounds`);
+  t.same(await session.fence(), [], 'it is told nothing');
+  session.connection.destroy();
+}
 
 /** EXTENDED COPY of one block from LUN to LUN 0 of what `names` gives (SPC-4 §6.4.4, §6.4.6.1). */
 function copyList(from: Buffer, to: Buffer): Buffer {
@@ -321,6 +355,39 @@ export const access: readonly Requirement[] = [
         t.same(await files.fence(), []);
         t.equal(await status(daemon, ADMIN), NOT_FOUND);
         files.connection.destroy();
+      } finally {
+        await daemon.stop();
+      }
+    },
+  },
+  {
+    id: 'ACC-13',
+    clause: 'RFC 7143 §9.2',
+    level: 'MUST',
+    text: 'reloads and SIGHUPs while I/O runs: a session that stays allowed reads what it wrote, without an error or a word, while others come and go',
+    async run(t) {
+      const { at, reload } = await start(t, [{ initiator: FILES }]);
+      await whileVerifying(t, at('a'), async () => {
+        for (let n = 0; n < 8; n++) {
+          await reload(withRules([{ initiator: FILES }, { initiator: ADMIN }], { alias: `alias ${n}` }));
+          const admin = await login(at('a'), { initiatorName: ADMIN });
+          await reload(withRules([{ initiator: FILES }]));
+          await admin.connection.untilClosed(20_000);
+        }
+      });
+      const daemon = await startTarget();
+      try {
+        const { configuration = '', pid = 0 } = daemon;
+        const open = readFileSync(configuration, 'utf8');
+        await whileVerifying(t, daemon, async () => {
+          const admin = await login(daemon, { initiatorName: ADMIN });
+          writeFileSync(configuration, open.replace('"initiator":"*"', `"initiator":"${FILES}"`));
+          process.kill(pid, 'SIGHUP');
+          await admin.connection.untilClosed(20_000);
+          writeFileSync(configuration, open);
+          process.kill(pid, 'SIGHUP');
+          while ((await status(daemon, ADMIN)) !== 0) await new Promise((resolve) => setTimeout(resolve, 20));
+        });
       } finally {
         await daemon.stop();
       }

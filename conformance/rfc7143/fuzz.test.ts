@@ -2,9 +2,11 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { fuzz } from './fuzz.js';
+import { fuzzLogins } from './fuzz-login.js';
+import { chapLogin } from './chap.js';
 import { read10, STATUS, write10 } from './scsi.js';
 import { Session } from './session.js';
-import { startTarget } from './target.js';
+import { startTarget, type Target } from './target.js';
 
 const pdus = Number(process.env['FUZZ_PDUS'] ?? 10_000);
 const seed = Number(process.env['FUZZ_SEED'] ?? 1);
@@ -16,8 +18,8 @@ t.setTimeout(120_000 + pdus * 10);
 const target = await startTarget();
 t.teardown(() => target.stop());
 
-function residentKib(): number {
-  const status = readFileSync(`/proc/${target.pid}/status`, 'latin1');
+function residentKib({ pid }: Target): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
   return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]);
 }
 
@@ -30,14 +32,38 @@ void t.test(
     await before.logout(0);
     // What a first part makes the target hold (buffers, compiled code) is not growth.
     await fuzz(target, { seed, pdus: Math.min(pdus, 4000) });
-    const warmKib = residentKib();
+    const warmKib = residentKib(target);
     const report = await fuzz(target, { seed: seed + 1, pdus });
     t.comment(`${report.pdus} PDUs on ${report.connections} connections, seed ${seed}`);
-    const grownKib = residentKib() - warmKib;
+    const grownKib = residentKib(target) - warmKib;
     t.ok(grownKib < GROWTH_KIB_MAX, `the daemon grew by ${grownKib} KiB`);
     const after = await Session.login(target);
     const read = await after.execute({ cdb: read10(QUIET_LBA, 8), read: data.length });
     t.equal(read.status, STATUS.GOOD);
     t.ok(read.data.equals(data));
+  },
+);
+
+const USER = { name: 'user', secret: 'a-secret-of-enough-bytes' };
+/** One in ten of the PDUs: each is answered before the next one goes. */
+const logins = Math.ceil(pdus / 10);
+const WARM_UP = 300;
+
+void t.test(
+  `${logins} login requests of strangers (seed ${seed}): nobody is let in, and the target serves on`,
+  async (t) => {
+    const locked = await startTarget({
+      chap: { ...USER, mutualName: 'target', mutualSecret: 'another-secret-bytes' },
+    });
+    t.teardown(() => locked.stop());
+    await fuzzLogins(locked, { seed, pdus: WARM_UP });
+    const warmKib = residentKib(locked);
+    const report = await fuzzLogins(locked, { seed: seed + 1, pdus: logins });
+    t.comment(`${report.pdus} login requests on ${report.connections} connections, seed ${seed}`);
+    const grownKib = residentKib(locked) - warmKib;
+    t.ok(grownKib < GROWTH_KIB_MAX, `the daemon grew by ${grownKib} KiB`);
+    const session = await chapLogin(locked, USER);
+    t.same(await session.fence(), [], 'who knows the secret gets in');
+    session.connection.destroy();
   },
 );
