@@ -3,8 +3,10 @@ import type { ChangedRange } from '../../daemon/partition-engine.js';
 import type { TargetStatus } from '../../daemon/status.js';
 import { OperationalError } from '../../operational-error.js';
 import { chainOf, hasEnd } from './backup-file.js';
+import type { BackupFile } from './backup-file.js';
 import { changesSince } from './copy.js';
 import type { Ask } from './copy.js';
+import { damaged } from './format.js';
 import type { BackupHeader } from './format.js';
 import type { BackupOptions } from './options.js';
 import type { Place } from './place.js';
@@ -32,9 +34,7 @@ export async function planRanges(
   if (base === undefined) return instead('there is no earlier backup of this partition in that folder');
   const { id, generation, capacityBytes: before, enabledAt } = base.header;
   try {
-    const chain = chainOf(base, earlier);
-    const short = chain.find((file) => !hasEnd(file));
-    if (short !== undefined) return instead(`${short.path} is cut off`);
+    const chain = wholeChain(base, earlier);
     if (chain.length >= (fullEvery ?? Infinity)) return full;
   } catch (error) {
     if (!(error instanceof OperationalError)) throw error;
@@ -46,6 +46,29 @@ export async function planRanges(
   if (changes.full || before !== capacityBytes)
     return instead('the change map does not reach back to the last backup');
   return { head: { kind: 'incremental', base: { id, generation } }, ranges: changes.ranges };
+}
+
+/** @throws {OperationalError} CHAIN_BROKEN, BACKUP_DAMAGED */
+function wholeChain(last: BackupFile, earlier: readonly BackupFile[]): BackupFile[] {
+  const chain = chainOf(last, earlier);
+  const short = chain.find((file) => !hasEnd(file));
+  if (short !== undefined) throw damaged(`${short.path} is cut off`);
+  return chain;
+}
+
+/** Why an unfinished backup can't build on what its header names; undefined if it can. */
+export function chainFault({ base }: BackupHeader, { earlier }: Place): string | undefined {
+  if (base === null) return undefined;
+  const found = earlier.find(({ header }) => header.id === base.id);
+  if (found === undefined)
+    return `what it builds on, the backup of generation ${base.generation}, is gone or damaged`;
+  try {
+    wholeChain(found, earlier);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    return error.message;
+  }
 }
 
 export const whole = (length: number): ChangedRange[] => [{ position: 0, length }];

@@ -8,9 +8,11 @@ import { dirname, join, resolve } from 'node:path';
 import { parse } from '@hapi/bourne';
 import type { BackupFile } from './backup-file.js';
 import { openFresh, syncFolder } from './durable.js';
-import type { DestinationKind } from './restore.js';
+import type { DestinationKind } from './destination.js';
 
 export interface RestorePoint {
+  /** Of the restore, as it stands on the destination (restore-head.ts). */
+  id: string;
   /** Index of the backup in its chain. */
   file: number;
   /** Frames of it that are applied and durable. */
@@ -30,12 +32,13 @@ export class RestoreMark {
     this.#names = JSON.stringify([kind, realPath(to), chain.map(({ header }) => header.id)]);
   }
 
-  /** Where a restore of the same chain to the same place was interrupted; undefined if none was. */
+  /** Where a restore of the same chain to a place of that name was interrupted; undefined if none was. */
   read(): RestorePoint | undefined {
     try {
-      const { names, file, frames } = parse(readFileSync(this.path, 'utf8')) as Record<string, unknown>;
-      if (names !== this.#names || !isCount(file) || !isCount(frames)) return undefined;
-      return { file, frames };
+      const { names, id, file, frames } = parse(readFileSync(this.path, 'utf8')) as Record<string, unknown>;
+      if (names !== this.#names || typeof id !== 'string' || !isCount(file) || !isCount(frames))
+        return undefined;
+      return { id, file, frames };
     } catch (error) {
       // No mark, or a damaged one: the restore begins anew.
       if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT')
@@ -45,7 +48,7 @@ export class RestoreMark {
   }
 
   /** Call when everything before the point is durable. */
-  write({ file, frames }: RestorePoint): void {
+  write({ id, file, frames }: RestorePoint): void {
     if (this.#unkept) return;
     const made = `${this.path}.new`;
     let fd: number;
@@ -62,7 +65,7 @@ export class RestoreMark {
       return;
     }
     try {
-      writeSync(fd, `${JSON.stringify({ names: this.#names, file, frames })}\n`);
+      writeSync(fd, `${JSON.stringify({ names: this.#names, id, file, frames })}\n`);
       fsyncSync(fd);
     } finally {
       closeSync(fd);

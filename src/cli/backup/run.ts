@@ -26,7 +26,7 @@ import { runHook, startRelease } from './hooks.js';
 import type { BackupOptions, BackupReport } from './options.js';
 import { interrupted, isFolder, openStream, placeOf, removeStale } from './place.js';
 import type { OpenStream, Place } from './place.js';
-import { after, bytesOf, planRanges, whole } from './plan.js';
+import { after, bytesOf, chainFault, planRanges, whole } from './plan.js';
 import { Progress, progressStyle } from './progress.js';
 import { thawLeft } from './thaw.js';
 
@@ -78,17 +78,36 @@ async function locked(
   const generation = slave.enabled ? slave.generation : slave.generation + 1;
   const place = placeOf(options.to, folder, uuid, generation);
   warnings.push(...place.unsound);
-  const plan = await planRanges(place, status, options, ask, warnings);
+  const left = interrupted(place);
+  const ours =
+    slave.enabled &&
+    left?.generation === generation &&
+    left.uuid === uuid &&
+    left.enabledAt === slave.enabledAt;
+  const fault = ours ? chainFault(left, place) : undefined;
+  if (fault !== undefined) warnings.push(`the interrupted backup can't go on: ${fault}`);
+  const resume = ours && fault === undefined;
+  if (slave.enabled && !ours && options.useEnabled !== true)
+    throw new OperationalError(
+      'ALREADY_ENABLED',
+      `the slave of ${name} is enabled (generation ${generation}) and not for an interrupted backup in ${options.to}: disable it first, or copy it as it is with --use-enabled`,
+    );
+  const plan = resume
+    ? { head: left, ranges: await rangesOf(name, left, ask) }
+    : await planRanges(place, status, options, ask, warnings);
+  const leave = ours ? left.slaveLeft === true : slave.enabled;
   const fresh: BackupHeader = {
     version: BACKUP_VERSION,
     id: randomUUID(),
-    ...plan.head,
+    kind: plan.head.kind,
+    base: plan.head.base,
     target: name,
     uuid,
     generation,
     createdAt: new Date().toISOString(),
     capacityBytes,
-    ...(slave.enabled ? { enabledAt: slave.enabledAt ?? '', slaveLeft: true } : {}),
+    ...(slave.enabled ? { enabledAt: slave.enabledAt ?? '' } : {}),
+    ...(leave ? { slaveLeft: true } : {}),
   };
   const report = (header: BackupHeader, ranges: readonly ChangedRange[], resumed: boolean): BackupReport => ({
     target: name,
@@ -103,27 +122,13 @@ async function locked(
     resumed,
     warnings,
   });
-  const left = interrupted(place);
-  const resume =
-    slave.enabled &&
-    left?.generation === generation &&
-    left.uuid === uuid &&
-    left.enabledAt === slave.enabledAt;
-  if (slave.enabled && !resume && options.useEnabled !== true)
-    throw new OperationalError(
-      'ALREADY_ENABLED',
-      `the slave of ${name} is enabled (generation ${generation}) and not for an interrupted backup in ${options.to}: disable it first, or copy it as it is with --use-enabled`,
-    );
   if (options.dryRun === true) return report(resume ? left : fresh, plan.ranges, resume);
 
   const copy = async (stream: OpenStream): Promise<BackupReport> => {
     const { header } = stream;
     const patient = waitingFor(ask);
     // The map is asked once more: what changed before the enable belongs to this backup.
-    const ranges =
-      header.base === null
-        ? whole(capacityBytes)
-        : (await changesSince(patient, name, header.base.generation)).ranges;
+    const ranges = await rangesOf(name, header, patient);
     if (!stream.complete) {
       const todo = bytesOf(ranges.map((range) => after(range, stream.from)));
       const progress = new Progress(`copying ${name}`, todo, progressStyle(options));
@@ -133,7 +138,8 @@ async function locked(
     }
     const result = report(header, ranges, resume);
     await finish(place, stream.finish, result);
-    if (options.useEnabled !== true || resume) await disable(name, patient, warnings);
+    // The header says whose slave it is, also for a run that goes on with it.
+    if (header.slaveLeft !== true) await disable(name, patient, warnings);
     if (folder && place.partial !== undefined) removeStale(options.to, uuid, place.partial);
     await attempt(warnings, async () => {
       if (options.final !== undefined) await runHook('final', options.final, options.freezeLimit);
@@ -159,6 +165,16 @@ async function locked(
     if (letGo !== undefined) await letGo();
     throw error;
   }
+}
+
+/** What of the slave belongs into that backup. */
+async function rangesOf(
+  target: string,
+  { base, capacityBytes }: BackupHeader,
+  ask: Ask,
+): Promise<ChangedRange[]> {
+  if (base === null) return whole(capacityBytes);
+  return (await changesSince(ask, target, base.generation)).ranges;
 }
 
 /** As `ask`, but waits for a daemon that is being restarted: the slave outlives that. */

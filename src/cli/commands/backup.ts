@@ -1,11 +1,11 @@
 /** `cldd backup`, `verify`, `restore` and `prune`. */
-import { existsSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { Command } from 'commander';
 import { OperationalError } from '../../operational-error.js';
 import { chainOf, gather, listBackups, verifyBackup } from '../backup/backup-file.js';
 import type { BackupFile } from '../backup/backup-file.js';
 import { Progress, progressStyle } from '../backup/progress.js';
-import { kindOf, refuseOwnBackups, restore } from '../backup/restore.js';
+import { kindOf, refuseOwnBackups, restore, whereInterrupted } from '../backup/restore.js';
 import { isFolder } from '../backup/place.js';
 import { RestoreMark } from '../backup/resume.js';
 import { runBackup } from '../backup/run.js';
@@ -195,11 +195,11 @@ async function restoreFiles(paths: string[], options: RestoreOptions): Promise<v
   refuseOwnBackups(to, files);
   const kind = await kindOf(to, true);
   const mark = new RestoreMark(chain, to, kind);
-  const from = restart || !existsSync(to) ? undefined : mark.read();
+  const { header } = last;
+  const from = restart ? undefined : await whereInterrupted(mark, to, kind, header.capacityBytes);
   if (from === undefined) await kindOf(to, yes || dryRun);
   // Nothing is overwritten before all of it is proved.
   const dataBytes = chain.reduce((sum, file) => sum + verifyBackup(file).dataBytes, 0);
-  const { header } = last;
   const report = {
     to,
     kind,
