@@ -1,8 +1,8 @@
 /** Connection recovery, level 2: tasks outlive their connection (RFC 7143 §7.1.5, §7.2.2, §7.5, §11.5.6, §11.14, §13.16). */
 import { join } from './connections.js';
-import { dataOut, OP, type Pdu } from './pdu.js';
+import { dataOut, OP, SNACK, snack, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
+import { cachingPage, modeSelect6, read10, STATUS, testUnitReady, write10, writeSame16 } from './scsi.js';
 import { Session } from './session.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
@@ -36,18 +36,19 @@ async function another(
   lead: Session,
   cid: number,
   keys: Record<string, string> = {},
+  expStatSN?: number,
 ): Promise<Session> {
-  const session = await join(target, lead, cid, { keys });
+  const session = await join(target, lead, cid, { keys, ...(expStatSN === undefined ? {} : { expStatSN }) });
   session.connection.rules.recovers = true;
   return session;
 }
 
 /** Reads 64 KiB in PDUs of 8 KiB on a connection, of which nothing is acknowledged. */
-async function read(session: Session): Promise<Pdu[]> {
+async function read(session: Session, itt = ITT): Promise<Pdu[]> {
   session.acknowledged = session.expStatSN;
   const bytes = 65_536;
-  session.sendCommand({ cdb: read10(2000, bytes / session.blockBytes), read: bytes, itt: ITT });
-  return (await session.finish(ITT, { read: bytes })).pdus;
+  session.sendCommand({ cdb: read10(2000, bytes / session.blockBytes), read: bytes, itt });
+  return (await session.finish(itt, { read: bytes })).pdus;
 }
 
 async function prepare(session: Session): Promise<Buffer> {
@@ -67,6 +68,28 @@ async function recover(t: Tap, broken: Session, by: Session, cid: number): Promi
 
 async function reassign(session: Session, expDataSN = 0, referencedTag = ITT): Promise<number> {
   return (await session.manage(TASK_REASSIGN, { referencedTag, expDataSN })).response;
+}
+
+/**
+ * A command is reassigned while it executes, with all its data there. False if it had ended before that, so that nothing
+ * was shown.
+ */
+async function reassignedInTime(t: Tap, target: Target, cdb: Buffer, data: Buffer): Promise<boolean> {
+  const [a, b] = await pair(target, { ImmediateData: 'Yes' });
+  const dirty = Buffer.alloc(a.blockBytes, 0x5a);
+  const fill = { cdb: writeSame16(4000, 65_535), write: dirty, immediateBytes: dirty.length };
+  t.equal((await a.execute(fill)).status, STATUS.GOOD);
+  a.sendCommand({ cdb, write: data, immediateBytes: data.length, itt: ITT });
+  const sent = await a.fence();
+  b.cmdSN = a.cmdSN;
+  const answered = b.logout(FOR_RECOVERY, 1);
+  b.sendManage(TASK_REASSIGN, { referencedTag: ITT });
+  t.equal((await answered).response, 0);
+  t.equal((await b.expect(OP.TASK_MANAGEMENT_RESPONSE)).response, COMPLETE);
+  t.equal((await b.finish(ITT, { write: data })).status, STATUS.GOOD);
+  t.same(await b.fence(), [], 'it is answered once');
+  sent.push(...(await a.connection.untilClosed()));
+  return !sent.some(({ itt }) => itt === ITT);
 }
 
 const numbers = (pdus: readonly Pdu[]): number[] =>
@@ -299,6 +322,145 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const fresh = await Session.login(target, { isid: c.isid, keys: LEVEL_2 });
       t.not(fresh.tsih, c.tsih);
       t.same(await fresh.fence(), []);
+    },
+  },
+  {
+    id: 'REASSIGN-09',
+    clause: 'RFC 7143 §7.2.2, §11.5.6',
+    level: 'MUST',
+    text: 'a command that has all its data and still executes is reassigned: it is carried out and answered once',
+    async run(t, target) {
+      const lead = await Session.login(target);
+      const page = await cachingPage(lead);
+      const [on, off] = [0x04, 0].map((wce) => {
+        const list = Buffer.concat([Buffer.alloc(4), page]);
+        list.writeUInt8((list.readUInt8(6) & ~0x04) | wce, 6);
+        return list;
+      }) as [Buffer, Buffer];
+      const cache = (list: Buffer): Promise<unknown> =>
+        lead.execute({ cdb: modeSelect6(list.length), write: list });
+      const block = Buffer.alloc(lead.blockBytes, 0xa5);
+      for (const [name, cdb, data] of [
+        ['WRITE SAME', writeSame16(4000, 65_535), block],
+        ['MODE SELECT that switches the cache off', modeSelect6(off.length), off],
+      ] as const) {
+        let inTime = false;
+        for (let tries = 0; tries < 20 && !inTime; tries++) {
+          await cache(on);
+          inTime = await reassignedInTime(t, target, cdb, data);
+        }
+        t.ok(inTime, `${name} was still executing`);
+      }
+      await cache(on);
+    },
+  },
+  {
+    id: 'REASSIGN-10',
+    clause: 'RFC 7143 §7.2.2, §11.2.1.8',
+    level: 'MUST',
+    text: 'what a task of a lost connection sent is forgotten when a new command takes its tag',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      await prepare(a);
+      await read(a);
+      await recover(t, a, b, 1);
+      t.equal((await b.execute({ cdb: testUnitReady(), itt: ITT })).status, STATUS.GOOD);
+      t.same(await b.fence(), [], 'its status is acknowledged');
+      t.equal(await reassign(b), DOES_NOT_EXIST);
+      t.same(await b.fence(), []);
+    },
+  },
+  {
+    id: 'REASSIGN-11',
+    clause: 'RFC 7143 §11.12.9, §11.14.4',
+    level: 'MUST',
+    text: 'ExpStatSN of a logout for another connection, or of a login in its place, is that connection’s, not that of the one it comes by',
+    async run(t, target) {
+      for (const how of ['logout', 'login', 'logout of a live one']) {
+        const [a, b] = await pair(target);
+        await prepare(a);
+        await read(a);
+        const { expStatSN: before } = a;
+        a.acknowledged = undefined;
+        const { expStatSN } = a;
+        t.ok(expStatSN > before);
+        if (how !== 'logout of a live one') a.connection.destroy();
+        b.cmdSN = a.cmdSN;
+        if (how === 'login') await another(target, b, 1, {}, expStatSN);
+        else {
+          await read(b, ITT + 1);
+          for (let i = 0; i < 20; i++) await b.execute({ cdb: testUnitReady() });
+          const unacknowledged = b.acknowledged;
+          b.acknowledged = expStatSN;
+          t.equal((await b.logout(FOR_RECOVERY, 1)).response, 0);
+          b.acknowledged = unacknowledged;
+          b.connection.send(
+            snack({ type: SNACK.DATA_OR_R2T, itt: ITT + 1, expStatSN: b.expStatSN, begin: 0, run: 1 }),
+          );
+          t.equal((await b.expect(OP.DATA_IN)).dataSN, 0, 'nothing of its own was acknowledged');
+        }
+        t.equal(await reassign(b), DOES_NOT_EXIST, how);
+      }
+    },
+  },
+  {
+    id: 'REASSIGN-12',
+    clause: 'RFC 7143 §11.4.8, §7.8, §7.2.2',
+    level: 'MUST',
+    text: 'a response that reports a fault of the protocol counts the R2Ts in ExpDataSN, and is sent again on reassignment',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const data = pattern(8192, 112);
+      a.acknowledged = a.expStatSN;
+      a.sendCommand({ cdb: write10(2400, data.length / a.blockBytes), write: data, itt: ITT });
+      const { ttt } = await a.expect(OP.R2T);
+      const { lun, expStatSN } = a;
+      a.connection.send(
+        dataOut({ itt: ITT, ttt, lun, expStatSN, dataSN: 0, offset: 512, data, final: true }),
+      );
+      t.equal((await a.expect(OP.REJECT)).response, 4);
+      const response = await a.expect(OP.SCSI_RESPONSE);
+      t.equal(response.scsiStatus, STATUS.CHECK_CONDITION);
+      t.equal(response.dataSN, 1, 'ExpDataSN');
+      await recover(t, a, b, 1);
+      b.acknowledged = b.expStatSN;
+      t.equal(await reassign(b), COMPLETE);
+      const again = await b.expect(OP.SCSI_RESPONSE);
+      t.equal(again.itt, ITT);
+      t.equal(again.dataSN, 1);
+      t.ok(again.data.equals(response.data), 'the same sense');
+    },
+  },
+  {
+    id: 'REASSIGN-13',
+    clause: 'RFC 7143 §7.2.2, §11.14',
+    level: 'ROBUST',
+    text: 'connections that log themselves out for recovery are kept up to a number; of those without a task none is',
+    async run(t, target) {
+      const lead = await Session.login(target, { keys: LEVEL_2, cid: 1 });
+      const { blockBytes } = lead;
+      const leave = async (cid: number, itt?: number): Promise<void> => {
+        const session = await another(target, lead, cid);
+        const cdb = write10(2500, 1);
+        if (itt !== undefined) {
+          session.sendCommand({ cdb, write: Buffer.alloc(blockBytes), itt, cmdSN: lead.takeCmdSN() });
+          await session.expect(OP.R2T);
+        }
+        session.cmdSN = lead.cmdSN;
+        t.equal((await session.logout(FOR_RECOVERY, cid)).response, 0);
+        await session.connection.untilClosed();
+      };
+      await leave(100, ITT);
+      for (let i = 1; i <= 70; i++) await leave(100 + i);
+      const first = await another(target, lead, 2);
+      first.cmdSN = lead.cmdSN;
+      t.equal(await reassign(first), COMPLETE, 'those that have nothing to recover took no place');
+      t.equal((await first.expect(OP.R2T)).itt, ITT);
+      for (let i = 1; i <= 65; i++) await leave(200 + i, ITT + i);
+      first.cmdSN = lead.cmdSN;
+      t.equal(await reassign(first, 0, ITT + 1), DOES_NOT_EXIST, 'the oldest one had to go');
+      t.equal(await reassign(first, 0, ITT + 65), COMPLETE);
+      t.equal((await first.expect(OP.R2T)).itt, ITT + 65);
     },
   },
 ];

@@ -210,11 +210,20 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       await rejected(t, session, 8, 'not the number behind the PDU that asked');
       ask(session, SNACK.DATA_ACK, NO_TAG, 4, 0, 0x12345678);
       await rejected(t, session, 8, 'a tag of nothing');
+      ask(session, SNACK.DATA_ACK, NO_TAG, 9, 0, tag);
+      await rejected(t, session, 8, 'a number that was not sent');
       ask(session, SNACK.DATA_ACK, NO_TAG, 4, 0, tag);
       ask(session, SNACK.DATA_OR_R2T, itt, 3, 1);
       await rejected(t, session, 4, 'acknowledged data');
       ask(session, SNACK.DATA_OR_R2T, itt, 0, 0);
       t.same((await receive(session, 4)).map(contents), dataIn.slice(4).map(contents));
+      ask(session, SNACK.DATA_ACK, NO_TAG, 7, 0, dataIn[5]?.ttt);
+      ask(session, SNACK.DATA_OR_R2T, itt, 0, 0);
+      t.same(
+        (await receive(session, 1)).map(contents),
+        dataIn.slice(7).map(contents),
+        'the next expected one, though more came since the target asked',
+      );
       const plain = await Session.login(target, { keys: { MaxBurstLength: '16384' } });
       const { pdus } = await plain.execute({ cdb: read10(2000, 128), read: 65_536 });
       t.notOk(
@@ -598,6 +607,48 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.ok(ended.has(ordered));
       for (const itt of waiting) t.equal(ended.get(itt), STATUS.GOOD);
       t.same(await session.fence(), []);
+    },
+  },
+  {
+    id: 'ERL-18',
+    clause: 'RFC 7143 §11.16, §11.2.1.8',
+    level: 'MUST',
+    text: 'a tag that a new command has taken stands for that: data that an earlier one sent are not sent again',
+    async run(t, target) {
+      const { session, itt } = await readRun(target, { ImmediateData: 'No', InitialR2T: 'No' });
+      const data = pattern(8192, 100);
+      session.sendCommand({
+        cdb: write10(3300, data.length / session.blockBytes),
+        write: data,
+        final: false,
+        itt,
+      });
+      ask(session, SNACK.DATA_OR_R2T, itt, 0, 0);
+      t.same(await session.fence(), [], 'the new one has sent nothing yet');
+      const { lun, expStatSN } = session;
+      session.connection.send(dataOut({ itt, lun, expStatSN, dataSN: 0, offset: 0, data, final: true }));
+      t.equal((await session.finish(itt, { write: data })).status, STATUS.GOOD);
+      await wrote(t, session, 3300, data);
+    },
+  },
+  {
+    id: 'ERL-19',
+    clause: 'RFC 7143 §11.16.1 (type 3), §11.16.3',
+    level: 'MUST',
+    text: 'an R-Data SNACK for a write is rejected, and the write goes on',
+    async run(t, target) {
+      const session = await login(target, SOLICITED);
+      const data = pattern(8192, 101);
+      const itt = session.sendCommand({ cdb: write10(3400, data.length / session.blockBytes), write: data });
+      const r2t = await session.expect(OP.R2T);
+      ask(session, SNACK.R_DATA, itt, 0, 0, 0xbeef);
+      await rejected(t, session, 4, 'protocol error');
+      ask(session, SNACK.DATA_OR_R2T, itt, 0, 1);
+      t.equal((await session.expect(OP.R2T)).ttt, r2t.ttt, 'the R2T is still kept');
+      session.answerR2T(r2t, data);
+      const { status, pdus } = await session.finish(itt, { write: data });
+      t.equal(status, STATUS.GOOD);
+      t.equal(pdus.at(-1)?.ttt, 0, 'no SNACK tag');
     },
   },
 ];

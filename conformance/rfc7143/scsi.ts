@@ -1,4 +1,5 @@
 /** The few CDBs that iSCSI tests need (SPC-6 §6, SBC-5 §5), and SCSI statuses (SAM-6 §5.3.1). */
+import type { Session } from './session.js';
 
 export const STATUS = {
   GOOD: 0,
@@ -32,6 +33,32 @@ export const write10 = (lba: number, blocks: number): Buffer =>
     bytes.writeUInt32BE(lba, 2);
     bytes.writeUInt16BE(blocks, 7);
   });
+
+/** WRITE SAME(16) of one block (SBC-5 §5.57). */
+export const writeSame16 = (lba: number, blocks: number): Buffer =>
+  cdb(16, 0x93, (bytes) => {
+    bytes.writeUInt32BE(lba, 6);
+    bytes.writeUInt32BE(blocks, 10);
+  });
+/** MODE SELECT(6) of pages (SPC-6 §6.13), not saved. */
+export const modeSelect6 = (bytes: number): Buffer =>
+  cdb(6, 0x15, (fields) => {
+    fields.writeUInt8(0x10, 1);
+    fields.writeUInt8(bytes, 4);
+  });
+
+/** The caching mode page (SBC-5 §6.5.6) as MODE SELECT takes it; WCE is bit 2 of byte 2. */
+export async function cachingPage(session: Session): Promise<Buffer> {
+  const modeSense6 = cdb(6, 0x1a, (bytes) => {
+    bytes.writeUInt8(0x08, 1);
+    bytes.writeUInt8(0x08, 2);
+    bytes.writeUInt8(0xff, 4);
+  });
+  const { data } = await session.execute({ cdb: modeSense6, read: 255 });
+  const page = Buffer.from(data.subarray(4));
+  page.writeUInt8(page.readUInt8(0) & 0x3f, 0);
+  return page;
+}
 
 /** Sense key, additional sense code and qualifier of fixed or descriptor sense data (SPC-6 §4.4), as hexadecimal. */
 export function senseTriple(sense: Buffer): string {

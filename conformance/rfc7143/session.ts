@@ -73,6 +73,8 @@ export interface SessionOptions {
   tsih?: number;
   cid?: number;
   cmdSN?: number;
+  /** For the connection that the login takes the place of. */
+  expStatSN?: number;
   keys?: Record<string, string>;
   discovery?: boolean;
   /** Leave the unit attention of the new nexus where it is. */
@@ -160,6 +162,7 @@ export class Session {
       isid: this.isid,
       tsih: options.tsih ?? 0,
       cid: options.cid ?? 0,
+      ...(options.expStatSN === undefined ? {} : { expStatSN: options.expStatSN }),
     };
     const offered = { ...options.keys };
     if (offered['MaxRecvDataSegmentLength'] !== undefined) {

@@ -132,6 +132,9 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     this.#fullFeature?.close();
     this.transmit.close();
     this.#services.closed(this);
+    this.#receive.release();
+    this.#pdu.buffer = this.#receive.buffer;
+    this.#pdu.view = this.#receive.view;
   }
 
   /** Why and how the connection ended, for the log and the SCSI layer. */

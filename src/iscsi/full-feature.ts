@@ -21,7 +21,7 @@ import {
   SCSI_CHECK_CONDITION,
   TAG_NONE,
 } from './constants.js';
-import { IscsiTask } from './iscsi-task.js';
+import { IscsiTask, type SentOfTask } from './iscsi-task.js';
 import { LinkRequests } from './link-requests.js';
 import type { Parameters } from './negotiation.js';
 import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
@@ -30,7 +30,7 @@ import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { Recovery } from './recovery.js';
 import type { ResponseFence } from './response-fence.js';
-import { Retained } from './retained.js';
+import { Retained, type KeptTask } from './retained.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
 import type { TextExchange } from './text-exchange.js';
@@ -138,8 +138,10 @@ export class FullFeature implements TaskHost, Carrier {
   receive(pdu: Pdu): void {
     const opcode = pdu.buffer[pdu.at] & OPCODE_MASK;
     const recovery = this.#recovery;
-    this.acknowledged = pdu.view.getUint32(pdu.at + 28);
-    if (recovery !== undefined) recovery.acknowledge(this.acknowledged);
+    if (opcode !== REQUEST.LOGOUT || !this.#link.namesAnother(pdu)) {
+      this.acknowledged = pdu.view.getUint32(pdu.at + 28);
+      recovery?.acknowledge(this.acknowledged);
+    }
     if (this.#session.fence.up) this.#session.fence.check();
     if (opcode === REQUEST.DATA_OUT) {
       this.#dataOut(pdu);
@@ -201,6 +203,7 @@ export class FullFeature implements TaskHost, Carrier {
       this.reject(REJECT.IMMEDIATE_COMMAND_REJECT, pdu);
       return;
     }
+    if (this.retained !== undefined) session.forgetEnded(itt);
     const task = pool.pop() ?? new IscsiTask();
     task.start(this, itt);
     task.immediate = immediate;
@@ -317,18 +320,29 @@ export class FullFeature implements TaskHost, Carrier {
   /** Ends a task whose data went wrong: the SCSI layer drops it, the initiator gets the sense. */
   abandon(task: IscsiTask, sense: Buffer): void {
     task.out.stop();
-    if (!task.over) {
-      this.#session.abort(task);
-      this.respondTo(task.itt, sense);
-    } else task.releaseHeld();
+    if (task.over) task.releaseHeld();
+    else if (!task.aborted) {
+      const { sent } = task;
+      // The medium may still work for it: its tag is free, and the response true, once that is over.
+      this.#session.abort(task, () => {
+        if (!this.over || this.#session.lost.of(this) !== undefined) this.respondTo(sent, sense);
+      });
+    }
   }
 
-  /** A response with sense data of this layer. */
-  respondTo(itt: number, sense: Buffer): void {
+  /** A response with sense data of this layer, kept like any other. */
+  respondTo(sent: SentOfTask, sense: Buffer): void {
+    const { itt, lunHigh, lunLow, expDataSN, snackTag } = sent;
+    const record = this.retained?.begin(itt, lunHigh, lunLow);
+    if (record?.pdus.length === 0) Object.assign(record, { first: expDataSN, snackTag });
     const data = Buffer.alloc(2 + sense.length);
     data.writeUInt16BE(sense.length);
     sense.copy(data, 2);
-    this.send({ opcode: RESPONSE.SCSI_RESPONSE, detail: SCSI_CHECK_CONDITION, itt, data });
+    const words = [expDataSN, 0, 0] as const;
+    this.send(
+      { opcode: RESPONSE.SCSI_RESPONSE, detail: SCSI_CHECK_CONDITION, itt, ttt: snackTag, words, data },
+      record,
+    );
   }
 
   // ---- sending
@@ -349,13 +363,14 @@ export class FullFeature implements TaskHost, Carrier {
   }
 
   /** Sends a status-bearing PDU with the next StatSN. */
-  send(fields: AnswerFields): void {
+  send(fields: AnswerFields, task?: KeptTask): void {
     sendPdu(
       this.transmit,
       this.parameters,
       { statSN: this.takeStatSN(), expCmdSN: this.expCmdSN(), maxCmdSN: this.maxCmdSN() },
       fields,
       this.retained,
+      task,
     );
   }
 

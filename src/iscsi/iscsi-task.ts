@@ -27,6 +27,16 @@ const COPY_BYTES_MAX = 16_384;
 
 const NOTHING = Buffer.alloc(0);
 
+/** What a response has to tell of a task that did not make it itself. */
+export interface SentOfTask {
+  readonly itt: number;
+  readonly lunHigh: number;
+  readonly lunLow: number;
+  /** Data-In and R2T PDUs that were sent (ExpDataSN, §11.4.8). */
+  readonly expDataSN: number;
+  readonly snackTag: number;
+}
+
 interface Piece extends DataInSegment {
   /** The whole PDU. */
   pdu: Buffer;
@@ -131,6 +141,13 @@ export class IscsiTask extends Task {
   takeDataSN(): number {
     const kept = this.#record();
     return kept === undefined ? this.#dataSN++ : kept.first + kept.pdus.length;
+  }
+
+  get sent(): SentOfTask {
+    const { itt, lunHigh, lunLow } = this;
+    const kept = this.#kept;
+    const expDataSN = kept === undefined ? this.#dataSN : kept.first + kept.pdus.length;
+    return { itt, lunHigh, lunLow, expDataSN, snackTag: kept?.snackTag ?? 0 };
   }
 
   #record(): KeptTask | undefined {

@@ -57,6 +57,12 @@ export class LinkRequests {
     }
   }
 
+  /** True of a Logout Request for another connection: its ExpStatSN is that one's (§11.14.4). */
+  namesAnother(pdu: Pdu): boolean {
+    const reason = pdu.buffer[pdu.at + 1] & 0x7f;
+    return reason !== LOGOUT_REASON.CLOSE_SESSION && pdu.view.getUint16(pdu.at + 20) !== this.#owner.cid;
+  }
+
   /** Logout of the session, of this connection, or of another one of the session (§11.14). */
   logout(pdu: Pdu): void {
     const reason = pdu.buffer[pdu.at + 1] & 0x7f;
@@ -69,30 +75,30 @@ export class LinkRequests {
     else if (reason === LOGOUT_REASON.CLOSE_CONNECTION && cid === own) this.#leave(itt);
     else if (reason === LOGOUT_REASON.CLOSE_CONNECTION) {
       const other = session.connections.get(cid);
-      if (other === undefined)
-        this.#answerLogout(
-          itt,
-          session.lost.drop(cid) ? LOGOUT_RESPONSE.CLOSED : LOGOUT_RESPONSE.CID_NOT_FOUND,
-        );
-      else {
-        session.detach(other, () => this.#answerLogout(itt, LOGOUT_RESPONSE.CLOSED));
+      const closed = (): void => this.#answerLogout(itt, LOGOUT_RESPONSE.CLOSED);
+      if (other === undefined) {
+        if (!session.lost.drop(cid, closed)) this.#answerLogout(itt, LOGOUT_RESPONSE.CID_NOT_FOUND);
+      } else {
+        session.detach(other, closed);
         other.drop('logged out by another connection');
       }
-    } else if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY) this.#removeForRecovery(itt, cid);
+    } else if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY)
+      this.#removeForRecovery(itt, cid, pdu.view.getUint32(pdu.at + 28));
     else this.#phase.reject(REJECT.INVALID_PDU_FIELD, pdu);
   }
 
   /** The tasks of the named connection are prepared for a new allegiance (§11.14.1, reason 2). */
-  #removeForRecovery(itt: number, cid: number): void {
+  #removeForRecovery(itt: number, cid: number, expStatSN: number): void {
     const session = this.#session;
     const named = session.connections.get(cid);
     if (!session.recoversConnections) this.#answerLogout(itt, LOGOUT_RESPONSE.RECOVERY_NOT_SUPPORTED);
     else if (named === undefined)
       this.#answerLogout(
         itt,
-        session.lost.logOut(cid) ? LOGOUT_RESPONSE.CLOSED : LOGOUT_RESPONSE.CID_NOT_FOUND,
+        session.lost.logOut(cid, expStatSN) ? LOGOUT_RESPONSE.CLOSED : LOGOUT_RESPONSE.CID_NOT_FOUND,
       );
     else {
+      if (cid !== this.#owner.cid) session.acknowledge(named, expStatSN);
       session.suspend(named, true);
       if (cid === this.#owner.cid) this.#leave(itt);
       else {

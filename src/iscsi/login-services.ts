@@ -29,6 +29,8 @@ export interface LoginResult {
   cid: number;
   /** CmdSN of the login, which the first command of the session carries too. */
   cmdSN: number;
+  /** Of the first request: for the connection that this login takes the place of (§11.12.9), if there is one. */
+  expStatSN: number;
   /** Undefined: a discovery session. */
   target: IscsiTargetOptions | undefined;
   /** Name of the target that the initiator named; a discovery session may name none. */

@@ -38,7 +38,8 @@ class Refusal extends Error {
 export class Login {
   readonly #services: LoginServices;
   readonly negotiation: Negotiation;
-  #first: { isid: string; tsih: number; cid: number; itt: number; cmdSN: number } | undefined;
+  #first:
+    { isid: string; tsih: number; cid: number; itt: number; cmdSN: number; expStatSN: number } | undefined;
   #stage: number = STAGE.SECURITY;
   #chunks: Buffer[] = [];
   #chunkBytes = 0;
@@ -130,6 +131,7 @@ export class Login {
       cid: view.getUint16(at + 20),
       itt: view.getUint32(at + 16),
       cmdSN: view.getUint32(at + 24),
+      expStatSN: view.getUint32(at + 28),
     };
     const first = (this.#first ??= header);
     if (
@@ -317,6 +319,7 @@ export class Login {
       tsih: first.tsih,
       cid: first.cid,
       cmdSN: first.cmdSN,
+      expStatSN: first.expStatSN,
       target: this.#target,
       targetName: this.#named,
       user: this.#user,

@@ -5,35 +5,62 @@
  *
  *   failed ──logout for recovery, or a login with its CID──▶ logged out ──TASK REASSIGN of each task
  *      └────────── DefaultTime2Wait + DefaultTime2Retain ────────┴──▶ its tasks end
+ *
+ * Time2Wait is the initiator's to choose, up to an hour; of it no more than a minute counts here.
  */
 import type { TaskHost } from './task-host.js';
+
+const TIME2WAIT_SECONDS_MAX = 60;
 
 export interface LostConnection {
   readonly cid: number;
   readonly host: TaskHost;
   /** Until then its tasks are still allegiant to it, and can't be reassigned. */
   loggedOut: boolean;
+  /** Where it came from. */
+  readonly address: string;
   timer: NodeJS.Timeout;
+}
+
+/** What a session does with the tasks of a host. */
+export interface TasksOfHost {
+  /** True if it has any that have not ended. */
+  has(host: TaskHost): boolean;
+  /** Ends them without an answer; `begun` is called for each that takes its time, and what it returns when that is over. */
+  end(host: TaskHost, begun?: () => () => void): void;
 }
 
 export class LostConnections {
   readonly #all = new Set<LostConnection>();
-  /** Ends the tasks of a host. */
-  readonly #endTasks: (host: TaskHost) => void;
+  readonly #tasks: TasksOfHost;
+  /** Called before there is one more. */
+  onAdd: (() => void) | undefined;
   /** Called when the time of one was up. */
   onExpired: (() => void) | undefined;
 
-  constructor(endTasks: (host: TaskHost) => void) {
-    this.#endTasks = endTasks;
+  constructor(tasks: TasksOfHost) {
+    this.#tasks = tasks;
   }
 
   get size(): number {
     return this.#all.size;
   }
 
-  add(cid: number, host: TaskHost, loggedOut: boolean): void {
-    const lost: LostConnection = { cid, host, loggedOut, timer: this.#expiry(host) };
-    this.#all.add(lost);
+  add(cid: number, host: TaskHost, loggedOut: boolean, address: string): void {
+    this.prune();
+    this.onAdd?.();
+    this.#all.add({ cid, host, loggedOut, address, timer: this.#expiry(host) });
+  }
+
+  /**
+   * Those that the initiator knows to be gone and that have nothing to recover: only as the last of its session one is
+   * kept, for the session's sake.
+   */
+  prune(): void {
+    for (const lost of [...this.#all]) {
+      const { host, loggedOut } = lost;
+      if (loggedOut && !this.#tasks.has(host) && host.retained?.keepsResponses !== true) this.#remove(lost);
+    }
   }
 
   #expiry(host: TaskHost): NodeJS.Timeout {
@@ -45,16 +72,16 @@ export class LostConnections {
         this.#remove(lost);
         this.onExpired?.();
       },
-      (time2WaitSeconds + time2RetainSeconds) * 1000,
+      (Math.min(time2WaitSeconds, TIME2WAIT_SECONDS_MAX) + time2RetainSeconds) * 1000,
     );
     timer.unref();
     return timer;
   }
 
-  #remove(lost: LostConnection): void {
+  #remove(lost: LostConnection, begun?: () => () => void): void {
     clearTimeout(lost.timer);
     this.#all.delete(lost);
-    this.#endTasks(lost.host);
+    this.#tasks.end(lost.host, begun);
   }
 
   of(host: TaskHost): LostConnection | undefined {
@@ -68,10 +95,20 @@ export class LostConnections {
     return undefined;
   }
 
-  /** Logout for recovery: the tasks may be reassigned, and the time begins anew. False if there is no such CID. */
-  logOut(cid: number): boolean {
+  /** A new command of the session has this tag: what an earlier one with it sent can't be meant any more. */
+  forgetTag(itt: number): void {
+    for (const { host } of this.#all) host.retained?.take(itt);
+  }
+
+  /**
+   * Logout for recovery: the tasks may be reassigned, and the time begins anew, once. `expStatSN`: what the initiator
+   * has of the connection (§11.12.9, §11.14.4). False if there is no such CID.
+   */
+  logOut(cid: number, expStatSN: number): boolean {
     const named = [...this.#all].filter((lost) => lost.cid === cid);
     for (const lost of named) {
+      if (lost.loggedOut) continue;
+      lost.host.retained?.acknowledge(expStatSN, lost.host.peekStatSN());
       clearTimeout(lost.timer);
       lost.loggedOut = true;
       lost.timer = this.#expiry(lost.host);
@@ -79,11 +116,30 @@ export class LostConnections {
     return named.length > 0;
   }
 
-  /** Logout to close: the tasks end. False if there is no such CID. */
-  drop(cid: number): boolean {
+  /** Logout to close: the tasks end, and `done` is called when they have. False if there is no such CID. */
+  drop(cid: number, done: () => void): boolean {
     const named = [...this.#all].filter((lost) => lost.cid === cid);
-    for (const lost of named) this.#remove(lost);
-    return named.length > 0;
+    if (named.length === 0) return false;
+    this.#end(named, done);
+    return true;
+  }
+
+  /** The tasks of those end that `loses` is true of, by their address. */
+  dropFrom(loses: (address: string) => boolean): void {
+    this.#end([...this.#all].filter(({ address }) => loses(address)));
+  }
+
+  #end(some: readonly LostConnection[], done: () => void = () => undefined): void {
+    let under = 1;
+    const ended = (): void => {
+      if (--under === 0) done();
+    };
+    for (const lost of some)
+      this.#remove(lost, () => {
+        under++;
+        return ended;
+      });
+    ended();
   }
 
   /** The oldest one goes before its time. */
@@ -95,8 +151,8 @@ export class LostConnections {
     }
   }
 
-  /** All tasks end. */
-  clear(): void {
-    for (const lost of [...this.#all]) this.#remove(lost);
+  /** All tasks end; `done` is called when they have. */
+  clear(done?: () => void): void {
+    this.#end([...this.#all], done);
   }
 }

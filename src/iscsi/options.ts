@@ -129,9 +129,9 @@ export interface SessionInfo {
   /** Undefined for a discovery session. */
   target: string | undefined;
   initiator: string;
-  /** Connections that it has. */
+  /** Connections that it has; 0 while the tasks of those that it had wait to be reassigned. */
   connections: number;
-  /** Remote address and port, of the first connection. */
+  /** Remote address and port, of the first connection; without one the address alone, and an empty `portal`. */
   address: string;
   portal: string;
   luns: number[];

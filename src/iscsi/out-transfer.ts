@@ -48,6 +48,8 @@ export class OutTransfer {
   /** What will be delivered: the smaller of both. */
   #total = 0;
   #begun = false;
+  /** The SCSI layer was told that all data are here: once, since the command may go on for long after that. */
+  #endTold = false;
   #ignoring = false;
 
   /** Bytes of the initiator's stream that have arrived, and that have gone to the SCSI layer. */
@@ -88,6 +90,7 @@ export class OutTransfer {
     this.wantedBytes = 0;
     this.#total = 0;
     this.#begun = false;
+    this.#endTold = false;
     this.#ignoring = false;
     this.#received = 0;
     this.#delivered = 0;
@@ -135,6 +138,7 @@ export class OutTransfer {
     this.wantedBytes = bytes;
     this.#total = Math.min(bytes, task.expectedDataOut);
     this.#begun = true;
+    this.#endTold = false;
     if (whole && this.#total > this.#immediateBytes) this.#startGather();
     const immediateBytes = this.#immediateBytes;
     this.#immediateBytes = 0;
@@ -388,7 +392,8 @@ export class OutTransfer {
     const task = this.#task;
     if (task.over || task.aborted) return;
     if (this.#delivered === this.#total) {
-      if (this.#unsolicitedOpen || this.#open.length > 0) return;
+      if (this.#endTold || this.#unsolicitedOpen || this.#open.length > 0) return;
+      this.#endTold = true;
       const { handler } = task;
       handler?.onDataOutEnd(task);
       return;

@@ -4,7 +4,7 @@
 import { FINAL } from './constants.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
 import type { Parameters } from './negotiation.js';
-import type { Retained } from './retained.js';
+import type { KeptTask, Retained } from './retained.js';
 import type { Transmit } from './transmit.js';
 
 /** One received PDU. The object is reused: nobody keeps it, or the memory that it points to. */
@@ -46,7 +46,7 @@ export interface AnswerFields {
 
 /**
  * Builds and queues a PDU of the cold paths: everything but Data-In, R2T and SCSI Response. `retained`: keeps it by its
- * StatSN.
+ * StatSN, with what was sent of `task`.
  */
 export function sendPdu(
   transmit: Transmit,
@@ -54,6 +54,7 @@ export function sendPdu(
   numbers: Numbers,
   fields: AnswerFields,
   retained?: Retained,
+  task?: KeptTask,
 ): void {
   const dataBytes = fields.data?.length ?? 0;
   const offset = transmit.reserve(wireBytes(parameters, dataBytes));
@@ -74,6 +75,6 @@ export function sendPdu(
   view.setUint32(offset + 44, words[2]);
   fields.data?.copy(buffer, offset + dataOffset(parameters));
   seal(buffer, offset, dataBytes, parameters);
-  retained?.keepStatus(numbers.statSN, { buffer, offset, dataBytes, parameters });
+  retained?.keepStatus(numbers.statSN, { buffer, offset, dataBytes, parameters }, task);
   transmit.commit();
 }

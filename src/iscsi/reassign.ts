@@ -3,7 +3,7 @@
  */
 import { TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
 import { RESPONSE } from './constants.js';
-import type { IscsiTask } from './iscsi-task.js';
+import type { IscsiTask, SentOfTask } from './iscsi-task.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { isWhole, resendData, resendResponse } from './resend.js';
 import type { KeptTask, Retained } from './retained.js';
@@ -18,7 +18,7 @@ export interface NewHost extends TaskHost {
   /** Ends a task with sense data of this layer. */
   abandon(task: IscsiTask, sense: Buffer): void;
   /** A response with sense data, for a task that is over. */
-  respondTo(itt: number, sense: Buffer): void;
+  respondTo(sent: SentOfTask, sense: Buffer): void;
 }
 
 /** What the request gets for an answer; `proceed` then does it, behind the response. */
@@ -37,7 +37,8 @@ export function reassignment(
     const known = task !== undefined || live.some(({ host }) => host?.retained?.task(itt) !== undefined);
     return { response: known ? TASK_STILL_ALLEGIANT : TASK_DOES_NOT_EXIST };
   }
-  if (!lost.loggedOut) return { response: TASK_STILL_ALLEGIANT };
+  // It is about to end with a response of this layer, which can be asked for then.
+  if (!lost.loggedOut || task?.aborted === true) return { response: TASK_STILL_ALLEGIANT };
   const from = lost.host;
   return {
     response: FUNCTION_COMPLETE,
@@ -46,6 +47,7 @@ export function reassignment(
       if (taken !== undefined) retained.adopt(taken.task);
       if (task !== undefined) proceedWith(task, to, retained, taken?.task, expDataSN);
       else if (taken?.response !== undefined) repeat(to, retained, taken.task, taken.response, expDataSN);
+      session.lost.prune();
     },
   };
 }
@@ -71,7 +73,8 @@ function repeat(to: NewHost, retained: Retained, kept: KeptTask, response: Buffe
   if (sendData(to, retained, kept, expDataSN)) resendResponse(to, retained, kept, response, to.takeStatSN());
   else {
     retained.forget(kept);
-    to.respondTo(kept.itt, PROTOCOL_SENSE.SNACK_REJECTED);
+    const expDataSN = kept.first + kept.pdus.length;
+    to.respondTo({ ...kept, expDataSN }, PROTOCOL_SENSE.SNACK_REJECTED);
   }
 }
 

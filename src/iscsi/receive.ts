@@ -8,6 +8,8 @@ import { BHS_BYTES } from './constants.js';
 
 /** Buffer of a connection in login, whose PDUs hold at most 8,192 bytes of data (RFC 7143 §13.12). */
 const LOGIN_BYTES = 16_384;
+/** Of all connections that are gone. */
+const NOWHERE = Buffer.alloc(LOGIN_BYTES);
 const FULL_FEATURE_BYTES_MIN = 1_048_576;
 /** AHS of at most 1,020 bytes, digests and padding on top of header and data. */
 const PDU_OVERHEAD_BYTES = BHS_BYTES + 1020 + 4 + 3 + 4;
@@ -32,6 +34,14 @@ export class ReceiveBuffer {
     this.#whole = bigger;
     this.end -= this.start;
     this.start = 0;
+  }
+
+  /** The connection is gone, though its tasks may live on: nothing will be received. */
+  release(): void {
+    this.buffer = NOWHERE;
+    this.view = viewOf(NOWHERE);
+    this.#whole = NOWHERE;
+    this.start = this.end = 0;
   }
 
   /** Where the next read goes. `needBytes`: length of the PDU that begins at `start`, as far as known. */

@@ -3,7 +3,7 @@
  * 1 or above: SNACK requests are answered from what is retained, Data-Out that doesn't come is asked for again, and an
  * initiator that may have missed a status is told its number by a NOP-In.
  */
-import { REJECT, SNACK } from './constants.js';
+import { REJECT, RESPONSE, SNACK } from './constants.js';
 import type { IscsiTask } from './iscsi-task.js';
 import type { Pdu } from './pdu.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
@@ -123,6 +123,8 @@ export class Recovery {
   #cutAnew(kept: KeptTask | undefined, tag: number, begin: number, run: number): number | undefined {
     if (kept === undefined || begin !== 0 || run !== 0 || tag === 0xffffffff || tag === 0)
       return REJECT.PROTOCOL_ERROR;
+    // It is for data of reads: R2Ts are asked for by Data/R2T SNACK (§11.16.1).
+    if (kept.pdus.some((pdu) => pdu?.[0] === RESPONSE.R2T)) return REJECT.PROTOCOL_ERROR;
     if (!isWhole(kept)) return REJECT.SNACK_REJECT;
     const { statSN } = kept;
     const response = statSN === undefined ? undefined : this.retained.status(statSN)?.pdu;

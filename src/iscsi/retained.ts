@@ -84,6 +84,12 @@ export class Retained {
     return this.#tasks.get(itt);
   }
 
+  /** True while the response of a task is kept. */
+  get keepsResponses(): boolean {
+    for (const { statSN } of this.#tasks.values()) if (statSN !== undefined) return true;
+    return false;
+  }
+
   /** The record of a task that is about to send; a task of before with the same tag has been forgotten. */
   begin(itt: number, lunHigh: number, lunLow: number): KeptTask {
     const known = this.#tasks.get(itt);
@@ -148,10 +154,16 @@ export class Retained {
     this.#acknowledged = expStatSN;
   }
 
-  /** DataACK (§11.16.1, type 2): false if no Data-In asked for it, or not for that number. */
+  /**
+   * DataACK (§11.16.1, type 2). `next`: the DataSN that the initiator expects next (§11.16.6), which may be past the one
+   * behind the Data-In that asked, if it has waited with its answer. False if no Data-In asked for it, or the number is
+   * before that or was not sent yet.
+   */
   acknowledgeData(tag: number, next: number): boolean {
     const task = this.#asking.get(tag);
-    if (task?.tags.get(tag) !== next) return false;
+    const least = task?.tags.get(tag);
+    if (task === undefined || least === undefined) return false;
+    if (next < least || next > task.first + task.pdus.length) return false;
     this.releaseBelow(task, next);
     return true;
   }
@@ -207,6 +219,12 @@ export class Retained {
   forget(task: KeptTask): void {
     this.restart(task);
     if (this.#tasks.get(task.itt) === task) this.#tasks.delete(task.itt);
+  }
+
+  /** Data of a task that has ended can't be asked for by its tag any more; its status can, by StatSN. */
+  forgetTag(itt: number): void {
+    const task = this.#tasks.get(itt);
+    if (task !== undefined) this.forget(task);
   }
 
   #forgetStatus(statSN: number): void {

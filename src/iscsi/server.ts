@@ -281,6 +281,7 @@ export class IscsiServer implements IscsiService {
       tsih: login.tsih,
       cid: login.cid,
       cmdSN: login.cmdSN,
+      expStatSN: login.expStatSN,
       negotiation: login.negotiation,
     });
     if (session === undefined) return { status, tsih: 0 };
@@ -371,6 +372,24 @@ export class IscsiServer implements IscsiService {
         dataDigest: parameters.dataDigest,
       });
     }
+    for (const session of this.#sessions.all()) {
+      if (seen.has(session) || session.connections.size > 0) continue;
+      const { nexus, identity, since } = session;
+      const { headerDigest, dataDigest } = session.negotiation.parameters();
+      infos.push({
+        id: session.tsih,
+        target: session.target.name,
+        initiator: identity.initiatorName,
+        connections: session.connections.size,
+        address: nexus.address,
+        portal: '',
+        luns: nexus.luns.map(({ lun }) => lun),
+        since,
+        user: identity.user,
+        headerDigest,
+        dataDigest,
+      });
+    }
     return infos;
   }
 
@@ -402,6 +421,11 @@ export class IscsiServer implements IscsiService {
         this.#sessions.leave(session, connection, 'killed', 'access was withdrawn');
         connection.drop('access was withdrawn');
       }
+      session.lost.dropFrom(
+        (address) => JSON.stringify(target?.access({ ...asker, address })) !== JSON.stringify(luns),
+      );
+      if (session.connections.size === 0 && session.lost.size === 0)
+        this.#sessions.end(session, 'killed', 'access was withdrawn');
     }
   }
 
@@ -417,9 +441,11 @@ export class IscsiServer implements IscsiService {
       connection.announceEnd();
       connection.drop('the target is shutting down');
     }
+    // What only waits to be reassigned keeps no session: the others end with their connections.
     for (const session of this.#sessions.all())
       if (session.connections.size === 0)
         this.#sessions.end(session, 'killed', 'the target is shutting down');
+      else session.lost.clear();
     const gone = performance.now() + CLOSE_WAIT_MS;
     while (this.#connections.size > 0 && performance.now() < gone)
       await new Promise((resolve) => setTimeout(resolve, 5));

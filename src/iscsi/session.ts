@@ -59,7 +59,10 @@ export class Session {
   /** By CID. */
   readonly connections = new Map<number, SessionConnection>();
   /** Connections that are gone and whose tasks live on (error recovery level 2). */
-  readonly lost: LostConnections = new LostConnections((host) => this.#endTasks(host));
+  readonly lost: LostConnections = new LostConnections({
+    has: (host) => this.hasTasks(host),
+    end: (host, begun) => this.#endTasks(host, begun),
+  });
   readonly order: CommandOrder = new CommandOrder(this);
   readonly fence: ResponseFence = new ResponseFence(() =>
     [...this.connections.values()].flatMap(({ host }) => host ?? []),
@@ -134,6 +137,11 @@ export class Session {
     if (connection.host !== undefined) this.fence.gone(connection.host);
   }
 
+  hasTasks(host: TaskHost): boolean {
+    for (const task of this.tasks.values()) if (task.host === host) return true;
+    return false;
+  }
+
   /** The tasks of a connection end without an answer; `begun` is called for each that takes its time. */
   #endTasks(host: TaskHost, begun?: () => () => void): void {
     // Newest first, so that what waits for an older one does not start because that one ends.
@@ -160,22 +168,34 @@ export class Session {
    * received (§7.2.1). `loggedOut`: the initiator knows that it is gone.
    */
   suspend(connection: SessionConnection, loggedOut: boolean): void {
-    const { cid, host } = connection;
+    const { cid, host, remoteAddress } = connection;
     this.#leave(connection);
     if (host === undefined) return;
     this.order.drop(host);
-    this.lost.add(cid, host, loggedOut);
+    this.lost.add(cid, host, loggedOut, remoteAddress);
+    if (this.connections.size > 0) this.lost.prune();
+  }
+
+  /** A new command takes this tag, so that nobody asks any more for what an earlier one with it has sent. */
+  forgetEnded(itt: number): void {
+    for (const { host } of this.connections.values()) host?.retained?.forgetTag(itt);
+    this.lost.forgetTag(itt);
+  }
+
+  /** ExpStatSN that another connection brings for one that is about to go (§11.12.9, §11.14.4). */
+  acknowledge({ host }: SessionConnection, expStatSN: number): void {
+    host?.retained?.acknowledge(expStatSN, host.peekStatSN());
   }
 
   /** All connections but one leave the session, which is to end with that. */
   dropOthers(but: number, why: string, done?: () => void): void {
     this.#ending = true;
-    this.lost.clear();
     const others = [...this.connections.values()].filter(({ cid }) => cid !== but);
-    let left = others.length + 1;
+    let left = others.length + 2;
     const ended = (): void => {
       if (--left === 0) done?.();
     };
+    this.lost.clear(ended);
     for (const other of others) {
       this.detach(other, ended);
       other.drop(why);

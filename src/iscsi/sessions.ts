@@ -17,6 +17,8 @@ export interface EnterRequest {
   tsih: number;
   cid: number;
   cmdSN: number;
+  /** For the connection in the place of which this one comes. */
+  expStatSN: number;
   negotiation: Negotiation;
 }
 
@@ -89,6 +91,7 @@ export class Sessions {
     });
     const session = new Session(tsih, request, nexus, this.#limits.commandWindow);
     made.session = session;
+    session.lost.onAdd = () => this.#makeRoomForLost();
     session.lost.onExpired = () => {
       if (session.connections.size === 0 && session.lost.size === 0)
         this.end(session, 'connection-lost', 'no connection came back in time');
@@ -120,12 +123,15 @@ export class Sessions {
     // Connection reinstatement (§6.3.4): the old connection is logged out, with its tasks or for their recovery; the
     // session goes on.
     if (old !== undefined) {
-      if (session.recoversConnections) this.#suspend(session, old, true);
-      else session.detach(old);
+      if (session.recoversConnections) {
+        session.acknowledge(old, request.expStatSN);
+        session.suspend(old, true);
+      } else session.detach(old);
       old.drop('its connection was reinstated');
     }
-    session.lost.logOut(request.cid);
+    session.lost.logOut(request.cid, request.expStatSN);
     session.connections.set(request.cid, request.connection);
+    session.lost.prune();
     return { status: LOGIN_STATUS.SUCCESS, session };
   }
 
@@ -148,14 +154,12 @@ export class Sessions {
     this.#lent.delete(tsih);
   }
 
-  /** The tasks of a lost connection are kept; of too many, those of the session that has most of them go first. */
-  #suspend(session: Session, connection: SessionConnection, loggedOut: boolean): void {
+  /** The tasks of lost connections are kept; of too many, those of the session that has most of them go first. */
+  #makeRoomForLost(): void {
     const all = this.all();
-    if (all.reduce((sum, { lost }) => sum + lost.size, 0) >= LOST_MAX) {
-      const most = all.reduce((a, b) => (b.lost.size > a.lost.size ? b : a));
-      most.lost.dropOldest();
-    }
-    session.suspend(connection, loggedOut);
+    if (all.reduce((sum, { lost }) => sum + lost.size, 0) < LOST_MAX) return;
+    const most = all.reduce((a, b) => (b.lost.size > a.lost.size ? b : a));
+    most.lost.dropOldest();
   }
 
   /**
@@ -165,7 +169,7 @@ export class Sessions {
   leave(session: Session, connection: SessionConnection, how: NexusEnd, why: string): void {
     if (session.connections.get(connection.cid) !== connection) return;
     if (how === 'connection-lost' && this.#recovers(session, connection)) {
-      this.#suspend(session, connection, false);
+      session.suspend(connection, false);
       const { initiatorName: initiator } = session.identity;
       const { tsih, target } = session;
       this.#log.info(
