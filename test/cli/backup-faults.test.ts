@@ -17,6 +17,7 @@ import { EXIT } from '../../conformance/support/cldd.js';
 import { needing } from '../../conformance/support/clients.js';
 import { run, succeed } from '../../conformance/support/processes.js';
 import { FrameWriter } from '../../src/cli/backup/format.js';
+import { frozenMark } from '../../src/cli/backup/thaw.js';
 import { PROGRAM, Served, cldd, env, parse, scratch, until } from './support.js';
 
 const folder = scratch('faults');
@@ -170,6 +171,87 @@ void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
       t.same(marksOf(folder), []);
     },
   );
+
+  await t.test('a dry run of --thaw-only thaws nothing, and leaves the mark', async (t) => {
+    const [to, thawed] = [join(folder, 'dry'), join(folder, 'dry-thawed')];
+    const post = `touch ${thawed}`;
+    const mark = frozenMark(to, false, post) ?? '';
+    writeFileSync(mark, '');
+    const args = ['backup', '--to', to, '--post', post, '--thaw-only'];
+    const dry = await cldd(...args, '--dry-run');
+    t.same([dry.code, dry.stdout], [EXIT.DONE, 'the post hook would run\n']);
+    t.same([existsSync(thawed), existsSync(mark)], [false, true]);
+    t.equal((await cldd(...args)).code, EXIT.DONE);
+    t.same([existsSync(thawed), existsSync(mark)], [true, false]);
+  });
+
+  await t.test('a post hook that fails is told of at once, and tried again before the copy', async (t) => {
+    const [to, tried] = [join(folder, 'tried'), join(folder, 'tries')];
+    const post = `echo x >> ${tried}; [ $(wc -l < ${tried}) -gt 1 ]`;
+    const done = await ask(
+      'backup',
+      '--to',
+      to,
+      '--post',
+      post,
+      '--final',
+      'sleep 3',
+      '--freeze-limit',
+      '20',
+    );
+    t.equal(done.code, EXIT.WARNINGS, done.stderr);
+    t.match(done.stderr, /^cldd: the post hook ended with 1: [^\n]+; trying it again\n/);
+    t.match(done.stderr, /tried again, it ended well/);
+    t.equal(readFileSync(tried, 'utf8').length / 2, 2);
+    t.same(marksOf(folder), []);
+  });
+
+  await t.test('an image thawed too early is no backup, also if the thaw failed', async (t) => {
+    const to = join(folder, 'early');
+    const slow = `kill -STOP ${served.daemon.pid}; (sleep 4; kill -CONT ${served.daemon.pid}) > /dev/null 2>&1 &`;
+    const early = await ask('backup', '--to', to, '--pre', slow, '--post', 'exit 3', '--freeze-limit', '2');
+    t.equal(early.code, EXIT.FAILURE, early.stdout);
+    t.match(early.stderr, /had to run before the slave was enabled, and failed/);
+    t.notOk(existsSync(to));
+    t.ok(await disabled());
+    for (const name of marksOf(folder)) rmSync(join(folder, name));
+  });
+
+  await t.test('a backup is not written to a terminal', needing('script'), async (t) => {
+    const line = `${PROGRAM} backup --to - --socket ${socket}`;
+    const shown = await run('script', ['-qec', line, '/dev/null'], { env });
+    t.equal(shown.code, EXIT.USAGE);
+    t.match(shown.stdout, /would spoil this terminal/);
+  });
+
+  await t.test('prune counts no full backup that is cut off', async (t) => {
+    const place = join(folder, 'pruned');
+    mkdirSync(place);
+    for (const [generation, cut] of [
+      [1, 0],
+      [2, 0],
+      [3, 1],
+    ]) {
+      const header = {
+        ...{
+          version: 1,
+          id: `a${generation}`,
+          kind: 'full',
+          base: null,
+          target: 'iqn.2026-01.org.example:x',
+        },
+        ...{ uuid: 'a', generation, createdAt: '2026-01-01T00:00:00.000Z', capacityBytes: 4096 },
+      };
+      const writer = new FrameWriter();
+      const head = writer.frame('HEAD', 0, 0, Buffer.from(JSON.stringify(header)));
+      const bytes = Buffer.concat([head, writer.frame('ZERO', 0, 4096), writer.done()]);
+      writeFileSync(join(place, `g${generation}.cldd`), bytes.subarray(0, bytes.length - cut));
+    }
+    const pruned = await cldd('prune', place, '--keep', '1', '--yes');
+    t.equal(pruned.code, EXIT.WARNINGS, pruned.stderr);
+    t.match(pruned.stderr, /g3\.cldd is cut off and was not counted/);
+    t.same(readdirSync(place).sort(), ['g2.cldd', 'g3.cldd']);
+  });
 
   await t.test('symbolic links in the place of the unfinished files lead nowhere', async (t) => {
     const [to, victim] = [join(folder, 'linked'), join(folder, 'victim')];

@@ -3,6 +3,7 @@
  * that a slave was asked for (its thaw may have come too early), one that something is frozen (thaw.ts).
  */
 import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ANSWER_MS, UNREACHABLE } from '../../admin/client.js';
 import type { DaemonStatus, TargetStatus } from '../../daemon/status.js';
 import { OperationalError } from '../../operational-error.js';
@@ -11,11 +12,15 @@ import { gather, readableBackups } from './backup-file.js';
 import type { Ask } from './copy.js';
 import { writeDurably } from './durable.js';
 import type { BackupHeader } from './format.js';
+import { runHook } from './hooks.js';
 import { startGuard } from './freeze.js';
 import type { Release } from './freeze.js';
 import type { BackupOptions } from './options.js';
+import { tell } from './tell.js';
 import type { Place } from './place.js';
-import { frozenMark } from './thaw.js';
+import { frozenMark, thawMarked } from './thaw.js';
+
+const THAW_AGAIN_MS = [1000, 5000] as const;
 
 /**
  * Enables the slave between the hooks and answers when that was. A mark stands beside the backup meanwhile, so that a
@@ -50,18 +55,40 @@ export async function enable(
   } catch (error) {
     // A thaw that fails is no reason to give up the image, one that came too early is.
     if (enabledAt !== undefined && error instanceof OperationalError && error.code === 'HOOK_FAILED') {
-      warnings.push(error.message);
+      warnings.push(await thawAgain(error.message, options, folder));
       return enabledAt;
     }
     // The reason why it failed counts, not what the thaw says; that is told as well.
     await attempt(warnings, release);
-    for (const warning of warnings) process.stderr.write(`cldd: ${warning}\n`);
+    for (const warning of warnings.splice(0)) tell(warning);
     if (enabledAt !== undefined) await ask('slave-disable', { target: name });
     // A daemon that went away may have enabled it: the mark tells the next run.
     const unknown = error instanceof OperationalError && error.code === UNREACHABLE;
     if (!unknown) unmark();
     throw error;
   }
+}
+
+/** Users wait: a post hook that failed is tried again soon, a few times. Answers what to warn of. */
+async function thawAgain(
+  failure: string,
+  { to, post, freezeLimit }: BackupOptions,
+  folder: boolean,
+): Promise<string> {
+  if (post === undefined) return failure;
+  tell(`${failure}; trying it again`);
+  for (const delayMs of THAW_AGAIN_MS) {
+    await sleep(delayMs);
+    try {
+      const mark = frozenMark(to, folder, post);
+      if (mark === undefined) await runHook('post', post, freezeLimit);
+      else await thawMarked(mark, post, freezeLimit);
+      return `${failure}; tried again, it ended well`;
+    } catch (error) {
+      tell(error instanceof Error ? error.message : String(error));
+    }
+  }
+  return `${failure}, also when it was tried again: what it should thaw may be frozen`;
 }
 
 interface Enabled {

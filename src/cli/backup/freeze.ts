@@ -3,21 +3,27 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { OperationalError } from '../../operational-error.js';
-import { GUARD_TIMED_OUT, GUARD_UNMARKED, runHook } from './hooks.js';
+import { GUARD_TIMED_OUT, GUARD_TIMED_OUT_FAILED, GUARD_UNMARKED, runHook } from './hooks.js';
 import { thawMarked } from './thaw.js';
 
-/** Somebody killed the guard, which may not have thawed yet. @throws {OperationalError} HOOK_FAILED in any case */
+/** Somebody killed the guard, which may not have thawed yet. @throws {OperationalError} HOOK_TIMEOUT in any case */
 async function thawHere(
   post: string,
   limitSeconds: number,
   mark: string,
   signal: NodeJS.Signals,
 ): Promise<never> {
-  if (mark === '') await runHook('post', post, limitSeconds);
-  else await thawMarked(mark, post, limitSeconds);
+  // Whether it had thawed before the enable nobody knows, so a hook that fails here is no HOOK_FAILED.
+  let outcome = 'has run';
+  try {
+    if (mark === '') await runHook('post', post, limitSeconds);
+    else await thawMarked(mark, post, limitSeconds);
+  } catch (error) {
+    outcome = `failed (${error instanceof Error ? error.message : String(error)})`;
+  }
   throw new OperationalError(
     'HOOK_TIMEOUT',
-    `the guard of the hooks was ended by ${signal}: the post hook has run`,
+    `the guard of the hooks was ended by ${signal}: the post hook ${outcome}`,
   );
 }
 
@@ -58,10 +64,10 @@ export async function startGuard(pre = ':', post = ':', limitSeconds: number, ma
     const [ended, signal] = await exited;
     if (signal !== null) await thawHere(post, limitSeconds, mark, signal);
     if (ended === 0) return;
-    if (ended === GUARD_TIMED_OUT)
+    if (ended === GUARD_TIMED_OUT || ended === GUARD_TIMED_OUT_FAILED)
       throw new OperationalError(
         'HOOK_TIMEOUT',
-        `the post hook had to run before the slave was enabled: pre hook and enable took more than ${limitSeconds} s (--freeze-limit)`,
+        `the post hook had to run before the slave was enabled${ended === GUARD_TIMED_OUT ? '' : ', and failed'}: pre hook and enable took more than ${limitSeconds} s (--freeze-limit)`,
       );
     throw new OperationalError('HOOK_FAILED', `the post hook ended with ${ended}: ${post}`);
   };

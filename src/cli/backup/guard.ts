@@ -6,7 +6,8 @@
  */
 import { spawn } from 'node:child_process';
 import type { Lock } from '../../cow/lock.js';
-import { GUARD_TIMED_OUT, GUARD_UNMARKED, endGroup } from './hooks.js';
+import { GUARD_TIMED_OUT, GUARD_TIMED_OUT_FAILED, GUARD_UNMARKED, endGroup } from './hooks.js';
+import { tell } from './tell.js';
 import { markFrozen, markThawed, takeGuardLock } from './thaw.js';
 
 const [, , preHook = ':', postHook = ':', seconds = '60', mark = ''] = process.argv;
@@ -34,7 +35,8 @@ function post(timedOut: boolean): void {
     clearTimeout(timer);
     if (code === 0 && mark !== '') markThawed(mark);
     lock?.release();
-    process.exit(timedOut ? GUARD_TIMED_OUT : (code ?? 1));
+    if (timedOut) process.exit(code === 0 ? GUARD_TIMED_OUT : GUARD_TIMED_OUT_FAILED);
+    process.exit(code ?? 1);
   });
 }
 
@@ -45,7 +47,7 @@ function note(): Lock | undefined {
     markFrozen(mark);
     return taken;
   } catch (error) {
-    process.stderr.write(`cldd: ${error instanceof Error ? error.message : String(error)}\n`);
+    tell(error instanceof Error ? error.message : String(error));
     process.exit(GUARD_UNMARKED);
   }
 }

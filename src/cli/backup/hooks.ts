@@ -9,11 +9,14 @@ import { OperationalError } from '../../operational-error.js';
 export const GUARD_TIMED_OUT = 75;
 /** And when it could not note that something will be frozen, so that it ran no hook. */
 export const GUARD_UNMARKED = 76;
+/** Its time was up before, and the post hook failed as well. */
+export const GUARD_TIMED_OUT_FAILED = 77;
 
-/** Runs a shell command; its output goes to stderr. @throws {OperationalError} HOOK_FAILED */
-export async function runHook(name: string, command: string, limitSeconds: number): Promise<void> {
+/** Runs a shell command, if need be with a limit; its output goes to stderr. @throws {OperationalError} HOOK_FAILED */
+export async function runHook(name: string, command: string, limitSeconds = Infinity): Promise<void> {
   const child = spawn('/bin/sh', ['-c', command], { stdio: ['ignore', 2, 2], detached: true });
-  const timer = setTimeout(() => endGroup(child.pid), limitSeconds * 1000);
+  const timer =
+    limitSeconds === Infinity ? undefined : setTimeout(() => endGroup(child.pid), limitSeconds * 1000);
   const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
   clearTimeout(timer);
   if (code === 0) return;
@@ -33,9 +36,14 @@ export function endGroup(pid: number | undefined): void {
 
 /**
  * A process of its own that disables the slave if this one ends, in whatever way, before it calls the answer; used for a
- * stream to stdout, with which no later run could go on. To call it disables a slave that is still there.
+ * stream to stdout, with which no later run could go on. To call it disables a slave that is still there;
+ * `heard`: no enable can still be under way.
  */
-export function startRelease(socket: string, target: string, generation: number): () => Promise<void> {
+export function startRelease(
+  socket: string,
+  target: string,
+  generation: number,
+): (heard: boolean) => Promise<void> {
   const script = fileURLToPath(new URL('release.js', import.meta.url));
   const child = spawn(process.execPath, [script, socket, target, String(generation)], {
     stdio: ['pipe', 'ignore', 'inherit'],
@@ -46,9 +54,9 @@ export function startRelease(socket: string, target: string, generation: number)
   // Its pipe ends with this process; it alone must not keep us.
   child.unref();
   if (child.stdin instanceof Socket) child.stdin.unref();
-  return async () => {
+  return async (heard) => {
     child.ref();
-    child.stdin.end();
+    child.stdin.end(heard ? 'heard' : '');
     await exited;
   };
 }

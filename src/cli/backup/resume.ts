@@ -8,6 +8,7 @@ import { dirname, join, resolve } from 'node:path';
 import { parse } from '@hapi/bourne';
 import type { BackupFile } from './backup-file.js';
 import { openFresh, syncFolder } from './durable.js';
+import { tell } from './tell.js';
 import type { DestinationKind } from './destination.js';
 
 export interface RestorePoint {
@@ -59,9 +60,7 @@ export class RestoreMark {
       const { code } = error as NodeJS.ErrnoException;
       if (code !== 'EROFS' && code !== 'EACCES') throw error;
       this.#unkept = true;
-      process.stderr.write(
-        `cldd: ${made} can't be written (${code}): interrupted, the restore begins anew\n`,
-      );
+      tell(`${made} can't be written (${code}): interrupted, the restore begins anew`);
       return;
     }
     try {

@@ -28,6 +28,7 @@ import { interrupted, isFolder, openStream, placeOf, removeStale } from './place
 import type { OpenStream, Place } from './place.js';
 import { after, bytesOf, chainFault, planRanges, whole } from './plan.js';
 import { Progress, progressStyle } from './progress.js';
+import { tell } from './tell.js';
 import { thawLeft } from './thaw.js';
 
 /** How long a copy waits for a daemon that went away. */
@@ -57,10 +58,22 @@ export async function runBackup(
     `the place of the backup, ${options.to},`,
   );
   try {
-    return await locked(status, folder, options, ask, warnings);
+    const report = await locked(status, folder, options, ask, warnings);
+    await attempt(warnings, () => thawAtLast(options, folder));
+    return report;
+  } catch (error) {
+    await attempt(warnings, () => thawAtLast(options, folder));
+    // There will be no report to hold them.
+    for (const warning of warnings) tell(warning);
+    throw error;
   } finally {
     lock.release();
   }
+}
+
+/** If the post hook failed before, and was tried in vain. */
+async function thawAtLast(options: BackupOptions, folder: boolean): Promise<void> {
+  if (await thawLeft(options, folder)) tell('the post hook, which had failed, has run well now');
 }
 
 async function locked(
@@ -142,7 +155,7 @@ async function locked(
     if (header.slaveLeft !== true) await disable(name, patient, warnings);
     if (folder && place.partial !== undefined) removeStale(options.to, uuid, place.partial);
     await attempt(warnings, async () => {
-      if (options.final !== undefined) await runHook('final', options.final, options.freezeLimit);
+      if (options.final !== undefined) await runHook('final', options.final);
     });
     return result;
   };
@@ -162,7 +175,7 @@ async function locked(
     return await copy(stream);
   } catch (error) {
     // Nobody can go on with a stream.
-    if (letGo !== undefined) await letGo();
+    if (letGo !== undefined) await letGo(!(error instanceof OperationalError && error.code === UNREACHABLE));
     throw error;
   }
 }

@@ -42,16 +42,16 @@ export function markThawed(mark: string): void {
 
 /**
  * Runs the post hook if an earlier run left something frozen; a guard that lives is left to do so.
- * @returns whether the hook has run
+ * @returns whether the hook has run, or would in a dry run
  * @throws {OperationalError} HOOK_FAILED; PARTITION_BUSY if a guard outlives its time
  */
 export async function thawLeft(
-  { to, post, freezeLimit }: Pick<BackupOptions, 'to' | 'post' | 'freezeLimit'>,
+  { to, post, freezeLimit, dryRun }: Pick<BackupOptions, 'to' | 'post' | 'freezeLimit' | 'dryRun'>,
   folder: boolean,
 ): Promise<boolean> {
   const mark = post === undefined ? undefined : frozenMark(to, folder, post);
   if (post === undefined || mark === undefined || !existsSync(mark)) return false;
-  return await thawMarked(mark, post, freezeLimit);
+  return dryRun === true || (await thawMarked(mark, post, freezeLimit));
 }
 
 /** Runs the post hook once no guard lives, unless one has done it. @throws {OperationalError} as thawLeft does */

@@ -2,7 +2,7 @@
 import { rmSync } from 'node:fs';
 import type { Command } from 'commander';
 import { OperationalError } from '../../operational-error.js';
-import { chainOf, gather, listBackups, verifyBackup } from '../backup/backup-file.js';
+import { chainOf, gather, hasEnd, listBackups, verifyBackup } from '../backup/backup-file.js';
 import type { BackupFile } from '../backup/backup-file.js';
 import { Progress, progressStyle } from '../backup/progress.js';
 import { kindOf, refuseOwnBackups, restore, whereInterrupted } from '../backup/restore.js';
@@ -103,6 +103,8 @@ export function addBackup(program: Command): void {
 async function backup(target: string | undefined, options: DaemonOptions & BackupOptions): Promise<void> {
   if (options.incremental === true && options.to === '-')
     throw new UsageError('--incremental needs a folder: stdout does not tell what was there before');
+  if (options.to === '-' && options.thawOnly !== true && options.dryRun !== true && process.stdout.isTTY)
+    throw new UsageError('--to - is for a pipe or a file: a backup would spoil this terminal');
   if (options.thawOnly === true) {
     await thawOnly(options);
     return;
@@ -118,9 +120,10 @@ async function backup(target: string | undefined, options: DaemonOptions & Backu
 
 /** For a service manager, which runs it after every backup, however that ended. */
 async function thawOnly(options: DaemonOptions & BackupOptions): Promise<void> {
-  const { to, incremental = false, json, quiet } = options;
+  const { to, incremental = false, dryRun, json, quiet } = options;
   const thawed = await thawLeft(options, isFolder(to, incremental));
-  if (json) printJson({ thawed });
+  if (json) printJson({ thawed: thawed && dryRun !== true });
+  else if (!quiet && thawed && dryRun === true) print('the post hook would run');
   else if (!quiet)
     print(thawed ? 'thawed: the post hook has run' : 'nothing is left to thaw by that post hook');
 }
@@ -232,15 +235,17 @@ function prune(
   if (keep === 0)
     throw new UsageError('--keep 0 would remove every backup; remove the folder if you mean it');
   const files = listBackups(folder);
-  const kept = new Set(
-    [...new Set(files.map(({ header }) => header.uuid))].flatMap((uuid) =>
-      files
-        .filter(({ header }) => header.uuid === uuid && header.kind === 'full')
-        .slice(-keep)
-        .map(({ header }) => header.id),
-    ),
-  );
-  const doomed = files.filter((file) => !kept.has(chainOf(file, files)[0].header.id));
+  // One that is cut off doesn't count: nobody could restore it.
+  const short = files.filter((file) => !hasEnd(file));
+  const oldestKept = (uuid: string): number =>
+    files
+      .filter((file) => file.header.uuid === uuid && file.header.kind === 'full' && !short.includes(file))
+      .slice(-keep)
+      .at(0)?.header.generation ?? 0;
+  const doomed = files.filter((file) => {
+    const { uuid, generation } = chainOf(file, files)[0].header;
+    return generation < oldestKept(uuid);
+  });
   if (doomed.length > 0 && !yes && !dryRun)
     throw new OperationalError(
       'NEEDS_YES',
@@ -253,6 +258,8 @@ function prune(
     for (const { path } of doomed) print(printable(`${dryRun ? 'would remove' : 'removed'} ${path}`));
     print(`${files.length - doomed.length} backups ${dryRun ? 'would stay' : 'stay'}`);
   }
+  if (short.length > 0)
+    throw new DoneWithWarnings(short.map(({ path }) => `${path} is cut off and was not counted`));
 }
 
 function some(files: BackupFile[], paths: readonly string[]): BackupFile[] {
