@@ -3,6 +3,7 @@
 //   npm test                 everything
 //   npm test -- FILE…        only test files whose path contains one of these words, and none that begins with '!',
 //                            without lint and format: `npm test -- cow '!mutants'`
+//   npm run stories          the test files that take too long for each run of everything (LONG)
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +11,11 @@ import process from 'node:process';
 import { prepare, root } from './prepare.mjs';
 import { clientsRequired, ensurePackages } from './debian.mjs';
 
-const words = process.argv.slice(2);
+/** Whole stories with real programs, each of minutes; their parts have shorter tests in `npm test`. */
+const LONG = ['cli/again', 'cli/install', 'cli/recipes', 'cli/recovery'];
+
+const given = process.argv.slice(2);
+const words = given[0] === '--long' ? LONG : given;
 const unwanted = words.filter((word) => word.startsWith('!')).map((word) => word.slice(1));
 const wanted = words.filter((word) => !word.startsWith('!'));
 
@@ -66,6 +71,7 @@ function testFiles() {
     .map((name) => join('dist', name.replace(/\.ts$/, '.js')))
     .filter((file) => wanted.length === 0 || wanted.some((word) => file.includes(word)))
     .filter((file) => !unwanted.some((word) => file.includes(word)))
+    .filter((file) => words.length > 0 || !LONG.some((word) => file.includes(word)))
     .sort();
 }
 
@@ -82,6 +88,7 @@ const counts = count(tap);
 if (status !== 0 && counts.failed === 0) failed++;
 failed += counts.failed;
 
+if (words.length === 0) process.stdout.write(`Left to npm run stories: ${LONG.join(', ')}\n`);
 for (const skip of counts.skips) process.stdout.write(`SKIPPED ${skip}\n`);
 process.stdout.write(`\n${counts.passed} passed, ${failed} failed, ${counts.skipped} skipped\n`);
 process.exit(failed === 0 ? 0 : 1);

@@ -78,7 +78,13 @@ void t.test('src: sockets and file descriptors appear only where they belong', (
 
 void t.test('src: no file is an archive (style: over 400 lines wants a reason)', (t) => {
   /** Files whose length has a reason, which stands in their head. */
-  const argued: ReadonlySet<string> = new Set(['iscsi/full-feature.ts', 'scsi/opcodes.ts']);
+  const argued: ReadonlySet<string> = new Set([
+    'iscsi/connection.ts',
+    'iscsi/full-feature.ts',
+    'iscsi/iscsi-task.ts',
+    'iscsi/server.ts',
+    'scsi/opcodes.ts',
+  ]);
   for (const file of sources(src)) {
     const lines = readFileSync(file, 'utf8').split('\n').length;
     const name = relative(src, file);

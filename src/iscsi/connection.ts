@@ -5,6 +5,9 @@
  * Back-pressure: when answers that the peer doesn't take, and data that wait for the disc, exceed the budget, parsing
  * stops and so does reading, until enough of both is gone. Data that wait for something which the peer has yet to send
  * don't count: what a window of commands can bring bounds them.
+ *
+ * A long file: the phases of a connection share its receive buffer and its budget, and each of them has a file of its own
+ * for all else.
  */
 import { BHS_BYTES, DIGEST_BYTES, OPCODE_MASK, REJECT, REQUEST } from './constants.js';
 import type { IscsiCounters } from './counters.js';

@@ -2,7 +2,8 @@
  * A SCSI task as iSCSI carries it: command in, Data-Out gathered by unsolicited data and R2T, Data-In cut into PDUs,
  * status with residuals (RFC 7143 §4.2.5, §11.3, §11.4, §11.7, §11.8).
  *
- * Tasks are pooled. Everything on the path of a small read or write is plain stores into the slab.
+ * Tasks are pooled. Everything on the path of a small read or write is plain stores into the slab. That is why this is one
+ * file, though a long one: both directions share the private state of one object that is never allocated anew.
  */
 import type { Nexus } from '../scsi/nexus.js';
 import { Task, type DataInSegment } from '../scsi/task.js';

@@ -1,5 +1,7 @@
 /**
  * The iSCSI target node: its portals, targets and sessions (RFC 7143 §4.1, §4.3).
+ *
+ * Longer than it should be: it holds what a reload and a planned stop do to all of them, which could stand apart.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { LOGIN_STATUS, type LoginStatus } from './constants.js';

@@ -25,8 +25,11 @@ void tap.test('a frame fits the screen: lines are cut, colours are not', (t) => 
 
 void tap.test('status at a terminal and elsewhere', needing('script', 'qemu-io'), async (t) => {
   const served = await Served.start(t, folder);
+  // A runner whose output is no terminal has asked its tests for no colours.
+  const colourful: NodeJS.ProcessEnv = { ...env, TERM: 'xterm' };
+  delete colourful['NO_COLOR'];
   const at = (command: string, more: NodeJS.ProcessEnv = {}) =>
-    run('script', ['-qec', command, '/dev/null'], { env: { ...env, TERM: 'xterm', ...more } });
+    run('script', ['-qec', command, '/dev/null'], { env: { ...colourful, ...more } });
   const status = `${PROGRAM} status --socket ${served.socket}`;
   t.match((await at(status)).stdout, `${ESCAPE}[1miqn.`, 'colours on a terminal');
   t.notOk((await at(status, { NO_COLOR: '1' })).stdout.includes(ESCAPE), 'none with NO_COLOR');

@@ -6,8 +6,6 @@ import { formatHostPort, parseHostPort } from '../../config/addresses.js';
 import type { Configuration, LogLevel } from '../../config/configuration.js';
 import { LOG_LEVELS } from '../../config/configuration.js';
 import { loadConfiguration, parseConfiguration } from '../../config/load.js';
-import { createLog } from '../../daemon/log.js';
-import { runDaemon } from '../../daemon/process.js';
 import type { Daemon } from '../../daemon/daemon.js';
 import { examples } from '../examples.js';
 import { UsageError } from '../exit-codes.js';
@@ -51,6 +49,11 @@ async function serve(file: string | undefined, options: ServeOptions): Promise<v
     controlSocket: options.socket === undefined ? configuration.controlSocket : resolve(options.socket),
     logLevel: options.logLevel ?? configuration.logLevel,
   });
+  // Only here: the other commands start in half the time without the daemon.
+  const [{ createLog }, { runDaemon }] = await Promise.all([
+    import('../../daemon/log.js'),
+    import('../../daemon/process.js'),
+  ]);
   const load = source(file, options);
   const configuration = override(load());
   const log = createLog(configuration.logLevel);
