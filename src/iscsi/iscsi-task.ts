@@ -20,7 +20,7 @@ import {
 import { OutTransfer } from './out-transfer.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
 import { wantsFence } from './response-fence.js';
-import type { KeptTask } from './retained.js';
+import { nextNumber, type KeptTask } from './retained.js';
 import type { TaskHost } from './task-host.js';
 
 /** Segments of asynchronous reads up to this length are copied together; longer ones are sent as they are. */
@@ -141,13 +141,13 @@ export class IscsiTask extends Task {
   /** DataSN or R2TSN of the next PDU, which is counted: by its record, where one is kept of it. */
   takeDataSN(): number {
     const kept = this.#record();
-    return kept === undefined ? this.#dataSN++ : kept.first + kept.pdus.length;
+    return kept === undefined ? this.#dataSN++ : nextNumber(kept);
   }
 
   get sent(): SentOfTask {
     const { itt, lunHigh, lunLow } = this;
     const kept = this.#kept;
-    const expDataSN = kept === undefined ? this.#dataSN : kept.first + kept.pdus.length;
+    const expDataSN = kept === undefined ? this.#dataSN : nextNumber(kept);
     return { itt, lunHigh, lunLow, expDataSN, snackTag: kept?.snackTag ?? 0 };
   }
 
@@ -452,7 +452,7 @@ export class IscsiTask extends Task {
     view.setUint32(offset + 24, statSN);
     view.setUint32(offset + 28, host.expCmdSN());
     view.setUint32(offset + 32, host.maxCmdSN());
-    view.setUint32(offset + 36, kept === undefined ? this.#dataSN : kept.first + kept.pdus.length);
+    view.setUint32(offset + 36, kept === undefined ? this.#dataSN : nextNumber(kept));
     view.setUint32(offset + 40, Math.abs(readResidual));
     view.setUint32(offset + 44, Math.abs(residual));
     if (sense !== undefined && senseBytes > 0) {

@@ -8,6 +8,7 @@
  *
  * Time2Wait is the initiator's to choose, up to an hour; of it no more than a minute counts here.
  */
+import { whenAllEnd } from './countdown.js';
 import type { TaskHost } from './task-host.js';
 
 const TIME2WAIT_SECONDS_MAX = 60;
@@ -24,7 +25,7 @@ export interface LostConnection {
 
 /** What a session does with the tasks of a host. */
 export interface TasksOfHost {
-  /** True if it has any that have not ended. */
+  /** Whether a task of it is still under way. */
   has(host: TaskHost): boolean;
   /** Ends them without an answer; `begun` is called for each that takes its time, and what it returns when that is over. */
   end(host: TaskHost, begun?: () => () => void): void;
@@ -130,16 +131,9 @@ export class LostConnections {
   }
 
   #end(some: readonly LostConnection[], done: () => void = () => undefined): void {
-    let under = 1;
-    const ended = (): void => {
-      if (--under === 0) done();
-    };
-    for (const lost of some)
-      this.#remove(lost, () => {
-        under++;
-        return ended;
-      });
-    ended();
+    whenAllEnd((one) => {
+      for (const lost of some) this.#remove(lost, one);
+    }, done);
   }
 
   /** The oldest one goes before its time. */

@@ -6,7 +6,7 @@ import { RESPONSE } from './constants.js';
 import type { IscsiTask, SentOfTask } from './iscsi-task.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { isWhole, resendData, resendResponse } from './resend.js';
-import type { KeptTask, Retained } from './retained.js';
+import { nextNumber, type KeptTask, type Retained } from './retained.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
 
@@ -73,15 +73,13 @@ function repeat(to: NewHost, retained: Retained, kept: KeptTask, response: Buffe
   if (sendData(to, retained, kept, expDataSN)) resendResponse(to, retained, kept, response, to.takeStatSN());
   else {
     retained.forget(kept);
-    const expDataSN = kept.first + kept.pdus.length;
-    to.respondTo({ ...kept, expDataSN }, PROTOCOL_SENSE.SNACK_REJECTED);
+    to.respondTo({ ...kept, expDataSN: nextNumber(kept) }, PROTOCOL_SENSE.SNACK_REJECTED);
   }
 }
 
 /** All Data-In from ExpDataSN or the last acknowledgement on; R2Ts begin there anew. False if data are not kept. */
 function sendData(to: TaskHost, retained: Retained, kept: KeptTask, expDataSN: number): boolean {
-  const next = kept.first + kept.pdus.length;
-  if (expDataSN > kept.first && expDataSN <= next) retained.releaseBelow(kept, expDataSN);
+  if (expDataSN > kept.first && expDataSN <= nextNumber(kept)) retained.releaseBelow(kept, expDataSN);
   if (!isWhole(kept)) return false;
   if (kept.pdus.some((pdu) => pdu?.[0] === RESPONSE.DATA_IN)) resendData(to, retained, kept);
   else retained.restart(kept);

@@ -8,7 +8,7 @@ import type { IscsiTask } from './iscsi-task.js';
 import type { Pdu } from './pdu.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { isWhole, resend, resendData, resendResponse } from './resend.js';
-import type { KeptTask, Retained } from './retained.js';
+import { nextNumber, type KeptTask, type Retained } from './retained.js';
 import { serialAdd, serialDistance } from './serial.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
@@ -83,7 +83,7 @@ export class Recovery {
       const nothing = begin === 0 && run === 0 && this.#session.tasks.has(itt);
       return nothing ? undefined : REJECT.PROTOCOL_ERROR;
     }
-    const next = kept.first + kept.pdus.length;
+    const next = nextNumber(kept);
     const from = begin === 0 && run === 0 ? kept.first : begin;
     const end = run === 0 ? next : from + run;
     if (from < kept.first || from > end || end > next) return REJECT.PROTOCOL_ERROR;

@@ -4,7 +4,7 @@
  */
 import { BHS_BYTES, DATA_IN_ACKNOWLEDGE, FINAL, RESPONSE } from './constants.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
-import type { KeptTask, Retained } from './retained.js';
+import { nextNumber, type KeptTask, type Retained } from './retained.js';
 import type { TaskHost } from './task-host.js';
 
 const EXP_CMD_SN = 28;
@@ -65,7 +65,7 @@ function sendDataIn(
   const offset = place(host, header, data);
   const { buffer, view } = host.transmit;
   const { parameters } = host;
-  const dataSN = task.first + task.pdus.length;
+  const dataSN = nextNumber(task);
   const asks = (flags & DATA_IN_ACKNOWLEDGE) !== 0;
   const tag = asks ? host.takeTransferTag() : 0xffffffff;
   buffer[offset + 1] = flags & (FINAL | DATA_IN_ACKNOWLEDGE);
@@ -94,7 +94,7 @@ export function resendResponse(
   const { parameters } = host;
   view.setUint32(offset + 20, task.snackTag);
   view.setUint32(offset + 24, statSN);
-  view.setUint32(offset + 36, task.first + task.pdus.length);
+  view.setUint32(offset + 36, nextNumber(task));
   seal(buffer, offset, data.length, parameters);
   retained.keepStatus(statSN, { buffer, offset, dataBytes: data.length, parameters }, task);
   host.transmit.commit();

@@ -68,11 +68,15 @@ export class ResponseFence {
   }
 
   #raise(held: Held): void {
+    this.#putUp(held);
+    this.check();
+  }
+
+  #putUp(held: Held): void {
     this.up = true;
     this.#sent = false;
     this.#held.unshift(held);
     this.#await(this.#connections());
-    this.check();
   }
 
   #await(connections: readonly FencedConnection[]): void {
@@ -110,13 +114,8 @@ export class ResponseFence {
     while (!this.up) {
       const next = this.#held.shift();
       if (next === undefined) return;
-      if (!next.wantsFence) next.send();
-      else {
-        this.up = true;
-        this.#sent = false;
-        this.#held.unshift(next);
-        this.#await(this.#connections());
-      }
+      if (next.wantsFence) this.#putUp(next);
+      else next.send();
     }
   }
 

@@ -34,6 +34,9 @@ export interface KeptTask {
   readonly tags: Map<number, number>;
 }
 
+/** DataSN or R2TSN of what a task sends next: all before it have been sent (ExpDataSN of its response). */
+export const nextNumber = ({ first, pdus }: KeptTask): number => first + pdus.length;
+
 interface KeptStatus {
   readonly pdu: Buffer;
   readonly task: KeptTask | undefined;
@@ -67,9 +70,6 @@ export class Retained {
     this.#bytesMax = bytesMax;
   }
 
-  get bytes(): number {
-    return this.#bytes;
-  }
   get acknowledged(): number {
     return this.#acknowledged;
   }
@@ -163,7 +163,7 @@ export class Retained {
     const task = this.#asking.get(tag);
     const least = task?.tags.get(tag);
     if (task === undefined || least === undefined) return false;
-    if (next < least || next > task.first + task.pdus.length) return false;
+    if (next < least || next > nextNumber(task)) return false;
     this.releaseBelow(task, next);
     return true;
   }

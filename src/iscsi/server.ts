@@ -1,7 +1,5 @@
 /**
  * The iSCSI target node: its portals, targets and sessions (RFC 7143 §4.1, §4.3).
- *
- * Longer than it should be: it holds what a reload and a planned stop do to all of them, which could stand apart.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { LOGIN_STATUS, type LoginStatus } from './constants.js';
@@ -21,7 +19,7 @@ import type {
   PortalOptions,
   SessionInfo,
 } from './options.js';
-import type { Session } from './session.js';
+import { listSessions, localPortal } from './session-list.js';
 import { Sessions } from './sessions.js';
 import { attachSocket, plainAddress } from './socket-wire.js';
 import { Spin } from './spin.js';
@@ -351,48 +349,7 @@ export class IscsiServer implements IscsiService {
   }
 
   sessions(): SessionInfo[] {
-    const infos: SessionInfo[] = [];
-    const seen = new Set<Session>();
-    for (const connection of this.#connections) {
-      const { phase, session, wire, parameters } = connection;
-      if (phase !== 'full-feature' && phase !== 'discovery') continue;
-      if (session !== undefined) {
-        if (seen.has(session)) continue;
-        seen.add(session);
-      }
-      infos.push({
-        id: session?.tsih ?? 0,
-        target: session?.target.name,
-        initiator: connection.initiatorName ?? '',
-        connections: session?.connections.size ?? 1,
-        address: `${wire.remoteAddress}:${wire.remotePort}`,
-        portal: `${wire.localAddress}:${wire.localPort}`,
-        luns: session?.nexus.luns.map(({ lun }) => lun) ?? [],
-        since: session?.since ?? connection.since,
-        user: session?.identity.user,
-        headerDigest: parameters.headerDigest,
-        dataDigest: parameters.dataDigest,
-      });
-    }
-    for (const session of this.#sessions.all()) {
-      if (seen.has(session) || session.connections.size > 0) continue;
-      const { nexus, identity, since } = session;
-      const { headerDigest, dataDigest } = session.negotiation.parameters();
-      infos.push({
-        id: session.tsih,
-        target: session.target.name,
-        initiator: identity.initiatorName,
-        connections: session.connections.size,
-        address: nexus.address,
-        portal: '',
-        luns: nexus.luns.map(({ lun }) => lun),
-        since,
-        user: identity.user,
-        headerDigest,
-        dataDigest,
-      });
-    }
-    return infos;
+    return listSessions(this.#connections, this.#sessions.all());
   }
 
   kill(id: number): boolean {
@@ -464,8 +421,6 @@ function stop(listeners: readonly Listener[]): void {
 }
 
 const isAt = (a: PortalOptions, b: PortalOptions): boolean => a.host === b.host && a.port === b.port;
-
-const localPortal = ({ wire }: Connection): string => `${wire.localAddress}:${wire.localPort}`;
 
 /** Discovery takes a moment; nobody is asked whether he is still there. */
 const discoveryIdleMs = ({ loginTimeoutMs }: IscsiLimits): number => 2 * loginTimeoutMs;

@@ -4,6 +4,7 @@
 import type { Nexus } from '../scsi/nexus.js';
 import { TASK_MANAGEMENT } from '../scsi/port.js';
 import { CommandOrder, type Carrier } from './command-order.js';
+import { whenAllEnd } from './countdown.js';
 import { LostConnections } from './lost-connections.js';
 import type { Negotiation } from './negotiation.js';
 import type { IscsiTask } from './iscsi-task.js';
@@ -116,18 +117,12 @@ export class Session {
   detach(connection: SessionConnection, done: () => void = () => undefined): void {
     const { host } = connection;
     this.#leave(connection);
-    let under = 1;
-    const ended = (): void => {
-      if (--under === 0) done();
-    };
-    if (host !== undefined) {
-      this.order.drop(host);
-      this.#endTasks(host, () => {
-        under++;
-        return ended;
-      });
+    if (host === undefined) {
+      done();
+      return;
     }
-    ended();
+    this.order.drop(host);
+    whenAllEnd((one) => this.#endTasks(host, one), done);
   }
 
   #leave(connection: SessionConnection): void {
@@ -188,19 +183,16 @@ export class Session {
   }
 
   /** All connections but one leave the session, which is to end with that. */
-  dropOthers(but: number, why: string, done?: () => void): void {
+  dropOthers(but: number, why: string, done: () => void = () => undefined): void {
     this.#ending = true;
     const others = [...this.connections.values()].filter(({ cid }) => cid !== but);
-    let left = others.length + 2;
-    const ended = (): void => {
-      if (--left === 0) done?.();
-    };
-    this.lost.clear(ended);
-    for (const other of others) {
-      this.detach(other, ended);
-      other.drop(why);
-    }
-    ended();
+    whenAllEnd((one) => {
+      this.lost.clear(one());
+      for (const other of others) {
+        this.detach(other, one());
+        other.drop(why);
+      }
+    }, done);
   }
 
   /** Ends one task without an answer. */

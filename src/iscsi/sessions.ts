@@ -53,13 +53,9 @@ export class Sessions {
   enter(request: EnterRequest): { status: LoginStatus; session?: Session } {
     if (request.tsih !== 0) return this.#join(request);
     // The same initiator port logs in anew: its old session is over (session reinstatement, §6.3.5).
-    const old = this.#find(request);
+    const old = this.find(request.target.name, request.identity);
     if (old !== undefined) this.end(old, 'reinstated', 'replaced by a new login of the same initiator port');
     return this.#create(request);
-  }
-
-  #find({ target, identity }: EnterRequest): Session | undefined {
-    return this.find(target.name, identity);
   }
 
   /** The session of an initiator port with a target's portal group: there is one at most (ISID rule, §4.4.3). */
@@ -111,7 +107,7 @@ export class Sessions {
    */
   #join(request: EnterRequest): { status: LoginStatus; session?: Session } {
     const session = this.#byTsih.get(request.tsih);
-    if (session === undefined || this.#find(request) !== session)
+    if (session === undefined || this.find(request.target.name, request.identity) !== session)
       return { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST };
     if (session.identity.user !== request.identity.user)
       return { status: LOGIN_STATUS.AUTHORIZATION_FAILURE };
