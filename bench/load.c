@@ -19,31 +19,22 @@
  * Exit code 1: it could not be done; 2: a command failed, or `check` found other bytes.
  */
 #define _GNU_SOURCE
+#define PROGRAM "load"
+#include "common.h"
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <time.h>
-#include <unistd.h>
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
-#define SECTOR 512
 #define CONNECTIONS_MAX 1024
-
-enum operation { OP_READ, OP_WRITE, OP_FILL, OP_CHECK };
 
 static const char *url;
 static enum operation operation = OP_READ;
 static int is_random, fua, header_digest;
 static uint32_t bytes = 4096;
 static int depth = 1, connections = 1, idle_s, target_pid;
-static uint64_t region = UINT64_MAX, ops_max = UINT64_MAX, seed = 1;
+static uint64_t region = UINT64_MAX, ops_max = UINT64_MAX;
 static double seconds = 1e9;
 
 struct session {
@@ -66,26 +57,6 @@ static uint64_t pieces;         /* the region in units of one command */
 static int piece_bits;
 static uint64_t issued, completed, failures;
 static int running = 1;
-
-static void fail(const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    fputs("load: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* ---- Latencies: counts in buckets of 1/64 of a power of two, so that memory and cost don't grow with the run. */
 
@@ -145,14 +116,6 @@ static uint64_t next_piece(struct session *session)
 }
 
 /* ---- Contents that tell where they belong. */
-
-static uint64_t word_at(uint64_t position)
-{
-    uint64_t x = position + seed * 0x9e3779b97f4a7c15u;
-
-    x = (x ^ (x >> 31)) * 0xbf58476d1ce4e5b9u;
-    return x ^ (x >> 29);
-}
 
 static void stamp(struct slot *slot)
 {
@@ -251,50 +214,7 @@ static void connect_session(struct session *session, int index)
     scsi_free_scsi_task(task);
 }
 
-/* ---- Processor time. */
-
-/* User and system time of all threads of a process, in seconds (proc(5)). */
-static double processor_seconds(int pid)
-{
-    char path[64], line[1024];
-    const char *after;
-    unsigned long user, system;
-    size_t length;
-    FILE *file;
-
-    if (pid == 0) return 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    file = fopen(path, "r");
-    if (file == NULL) return 0;
-    length = fread(line, 1, sizeof line - 1, file);
-    line[length] = 0;
-    fclose(file);
-    after = strrchr(line, ')');
-    if (after == NULL ||
-        sscanf(after + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
-        return 0;
-    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
-}
-
-static double own_seconds(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
-
 /* ---- The run. */
-
-static uint64_t number(const char *text)
-{
-    char *end;
-    unsigned long long value = strtoull(text, &end, 10);
-
-    if (*text == 0 || *end != 0) fail("%s is not a number", text);
-    return value;
-}
 
 static void parse(int count, char **arguments)
 {

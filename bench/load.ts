@@ -9,6 +9,8 @@ import { ROOT } from '../conformance/support/paths.js';
 import { run, Running, succeed } from '../conformance/support/processes.js';
 
 const FOLDER = join(ROOT, '.cache/bench');
+/** What both include. */
+const COMMON = join(ROOT, 'bench/common.h');
 const PROGRAMS = {
   load: ['-O2', '-liscsi'],
   raw: ['-O2', '-msse4.2'],
@@ -52,7 +54,8 @@ export async function compileLoad(): Promise<void> {
   mkdirSync(FOLDER, { recursive: true });
   for (const [name, options] of Object.entries(PROGRAMS)) {
     const [source, program] = [join(ROOT, 'bench', `${name}.c`), join(FOLDER, name)];
-    if (existsSync(program) && statSync(program).mtimeMs >= statSync(source).mtimeMs) continue;
+    const changedMs = Math.max(...[source, COMMON].map((file) => statSync(file).mtimeMs));
+    if (existsSync(program) && statSync(program).mtimeMs >= changedMs) continue;
     await succeed('gcc', ['-Wall', '-Wextra', '-o', program, source, ...options]);
   }
 }

@@ -11,38 +11,29 @@
  * Exit codes as those of load. HOST is an IPv4 address; PDUs have no AHS.
  */
 #define _GNU_SOURCE
+#define PROGRAM "raw"
+#include "common.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <nmmintrin.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
-#include <unistd.h>
 
 #define BHS 48
-#define SECTOR 512
 #define DEPTH_MAX 256
 #define BYTES_MAX 1048576
 #define SEGMENT_MAX 262144
 #define RECEIVE_BYTES (4 << 20)
 #define TAG_NONE 0xffffffffu
 
-enum operation { OP_READ, OP_WRITE, OP_FILL, OP_CHECK };
-
 static const char *url;
 static enum operation operation = OP_READ;
 static int header_digest, data_digest, depth = 1, target_pid, lun;
 static uint32_t bytes = 262144;
-static uint64_t region = 1 << 20, ops_max = UINT64_MAX, seed = 1;
+static uint64_t region = 1 << 20, ops_max = UINT64_MAX;
 static double seconds = 1e9;
 
 /* One command under way; its place in the array is its task tag. */
@@ -60,26 +51,6 @@ static uint32_t send_segment = 8192, first_burst = 65536;
 static int immediate = 1, initial_r2t = 1, running = 1;
 static uint64_t issued, completed, failures, pieces, latencies_max = 4000000;
 static float *latencies;
-
-static void fail(const char *format, ...)
-{
-    va_list arguments;
-
-    va_start(arguments, format);
-    fputs("raw: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static void put32(unsigned char *at, uint32_t value)
 {
@@ -114,14 +85,6 @@ static uint32_t crc32c(const unsigned char *at, size_t length)
 }
 
 /* ---- Contents that tell where they belong: the same as load's. */
-
-static uint64_t word_at(uint64_t position)
-{
-    uint64_t x = position + seed * 0x9e3779b97f4a7c15u;
-
-    x = (x ^ (x >> 31)) * 0xbf58476d1ce4e5b9u;
-    return x ^ (x >> 29);
-}
 
 static void stamp(struct slot *slot)
 {
@@ -464,38 +427,7 @@ static void clear_attention(void)
     fail("the LUN is not ready");
 }
 
-/* ---- Processor time, and the run: as in load.c. */
-
-static double processor_seconds(int pid)
-{
-    char path[64], line[1024];
-    const char *after;
-    unsigned long user, system;
-    size_t length;
-    FILE *file;
-
-    if (pid == 0) return 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    file = fopen(path, "r");
-    if (file == NULL) return 0;
-    length = fread(line, 1, sizeof line - 1, file);
-    line[length] = 0;
-    fclose(file);
-    after = strrchr(line, ')');
-    if (after == NULL ||
-        sscanf(after + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
-        return 0;
-    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
-}
-
-static double own_seconds(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
+/* ---- The run. */
 
 static int by_value(const void *one, const void *other)
 {
@@ -511,15 +443,6 @@ static double quantile_us(double share)
 
     if (count == 0) return 0;
     return latencies[index < count ? index : count - 1] / 1000.0;
-}
-
-static uint64_t number(const char *text)
-{
-    char *end;
-    unsigned long long value = strtoull(text, &end, 10);
-
-    if (*text == 0 || *end != 0) fail("%s is not a number", text);
-    return value;
 }
 
 static void parse(int count, char **arguments)
