@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import net from 'node:net';
 import type { AddressInfo } from 'node:net';
+import { tie } from '../support/relay.js';
 
 export class Proxy {
   /** Bytes that clients have sent so far. */
@@ -32,15 +33,8 @@ export class Proxy {
 
   #join(client: net.Socket): void {
     const target = net.connect(this.#to, '127.0.0.1');
-    for (const socket of [client, target]) {
-      this.#sockets.add(socket);
-      socket.on('error', () => undefined);
-      socket.on('close', () => {
-        this.#sockets.delete(socket);
-        client.destroy();
-        target.destroy();
-      });
-    }
+    this.#sockets.add(client).add(target);
+    tie([client, target], (socket) => this.#sockets.delete(socket));
     client.on('data', (chunk: Buffer) => {
       this.upstreamBytes += chunk.length;
       for (const watcher of this.#watchers) watcher();

@@ -4,9 +4,10 @@
  * another run (`npm run lossy`).
  */
 import t from 'tap';
+import { randomFrom } from '../rfc7143/fuzz.js';
 import { startTarget } from '../rfc7143/target.js';
 import { RecoveringInitiator } from './initiator.js';
-import { LossyProxy, randomOf } from './proxy.js';
+import { LossyProxy } from './proxy.js';
 import { BLOCK_BYTES, type Work } from './task.js';
 
 const commands = Number(process.env['LOSSY_COMMANDS'] ?? 1000);
@@ -57,7 +58,7 @@ async function session(
   let attentions = 1;
 
   async function work(worker: number): Promise<void> {
-    const random = randomOf(own * 100 + worker + 1);
+    const random = randomFrom(own * 100 + worker + 1);
     const first = (index * WORKERS + worker) * BLOCKS_EACH;
     const versions = new Uint32Array(BLOCKS_EACH);
 

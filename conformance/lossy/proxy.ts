@@ -5,6 +5,8 @@
 import { once } from 'node:events';
 import net from 'node:net';
 import type { AddressInfo } from 'node:net';
+import { randomFrom } from '../rfc7143/fuzz.js';
+import { tie } from '../support/relay.js';
 
 export interface Faults {
   /** Of so many PDUs one has a fault. */
@@ -26,17 +28,6 @@ export interface Counts {
 const LOGIN_RESPONSE = 0x23;
 const DIGEST_BYTES = 4;
 
-/** Numbers below `end`, the same for the same seed (xorshift32). */
-export function randomOf(seed: number): (end: number) => number {
-  let state = seed | 1;
-  return (end) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % end;
-  };
-}
-
 export class LossyProxy {
   readonly counts: Counts = { pdus: 0, dropped: 0, headers: 0, data: 0, cuts: 0 };
   readonly #to: number;
@@ -50,7 +41,7 @@ export class LossyProxy {
   constructor(to: number, faults: Faults, seed: number) {
     this.#to = to;
     this.#faults = faults;
-    this.#random = randomOf(seed);
+    this.#random = randomFrom(seed);
   }
 
   async start(): Promise<number> {
@@ -68,15 +59,8 @@ export class LossyProxy {
     const target = net.connect({ port: this.#to, host: '127.0.0.1', noDelay: true });
     client.setNoDelay(true);
     const digests = { on: false };
-    for (const socket of [client, target]) {
-      this.#sockets.add(socket);
-      socket.on('error', () => undefined);
-      socket.on('close', () => {
-        this.#sockets.delete(socket);
-        client.destroy();
-        target.destroy();
-      });
-    }
+    this.#sockets.add(client).add(target);
+    tie([client, target], (socket) => this.#sockets.delete(socket));
     this.#pass(client, target, digests);
     this.#pass(target, client, digests);
   }

@@ -4,11 +4,12 @@
  * (libiscsi). Every block says what it is (soak/content.ts), a model knows what each may hold (soak/model.ts).
  */
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { randomFrom } from '../../conformance/rfc7143/fuzz.js';
 import { BLOCK_BYTES, identify, read16 } from '../soak/content.js';
 import { Host, type HostOptions } from '../soak/host.js';
 import { Model } from '../soak/model.js';
-import { Gate, Worker, good, login, type Counts } from '../soak/worker.js';
+import { Gate, Worker, good, login, noCounts, type Counts } from '../soak/worker.js';
 import { QemuLoad } from './qemu-load.js';
 
 const OWN = 3;
@@ -32,15 +33,13 @@ export interface KillReport {
   readonly checkCode: number | undefined;
 }
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
 export class KillTest {
   readonly host: Host;
   readonly model = new Model();
   readonly #seed: number;
   readonly #random: (limit: number) => number;
   readonly #gate = new Gate(OWN);
-  readonly #own: Counts = { reads: 0, writes: 0, unmaps: 0, flushes: 0, aborts: 0, connections: 0, lost: 0 };
+  readonly #own = noCounts();
   readonly #events: Record<string, number> = {};
   #workers: Worker[] = [];
   #qemus: QemuLoad[] = [];

@@ -1,6 +1,7 @@
 /** A bad network: a TCP port that hands everything on, and delays, damages or breaks it when told to. */
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { tie } from '../../conformance/support/relay.js';
 
 export class BadNetwork {
   /** Each piece waits that long, at most; order is kept, as TCP keeps it. */
@@ -47,14 +48,7 @@ export class BadNetwork {
     const target = connect({ port: this.#to, host: '127.0.0.1', noDelay: true });
     const pair = [client, target] as const;
     this.#pairs.add(pair);
-    for (const socket of pair) {
-      socket.on('error', () => undefined);
-      socket.on('close', () => {
-        this.#pairs.delete(pair);
-        client.destroy();
-        target.destroy();
-      });
-    }
+    tie(pair, () => this.#pairs.delete(pair));
     this.#carry(client, target);
     this.#carry(target, client);
   }

@@ -4,6 +4,7 @@
  * depends on time, too.
  */
 import { connect } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import { randomFrom } from '../../conformance/rfc7143/fuzz.js';
 import { NO_TAG, OP } from '../../conformance/rfc7143/pdu.js';
 import type { Session } from '../../conformance/rfc7143/session.js';
@@ -11,7 +12,7 @@ import { BLOCK_BYTES, identify, read16, synchronizeCache } from './content.js';
 import { Host, type Resources } from './host.js';
 import { Model } from './model.js';
 import { BadNetwork } from './proxy.js';
-import { Found, Gate, good, login, Worker, type Counts } from './worker.js';
+import { Found, Gate, good, login, noCounts, Worker, type Counts } from './worker.js';
 
 export interface SoakReport {
   counts: Counts & Record<string, number>;
@@ -51,7 +52,6 @@ const FIRST = [
 /** Task management functions of a storm that leave the connection as it is (RFC 7143 §11.5.1, RFC 7144 §9.1). */
 const STORM = { functions: [1, 2, 3, 4, 5, 8, 9, 10, 12], count: 64, logicalUnitReset: 5 };
 const LOGICAL_UNIT_RESET = STORM.logicalUnitReset;
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Soak {
   readonly host: Host;
@@ -60,15 +60,7 @@ export class Soak {
   readonly #random: (limit: number) => number;
   readonly #gate = new Gate(WORKERS);
   readonly #events: Record<string, number> = {};
-  readonly #workers: Counts = {
-    reads: 0,
-    writes: 0,
-    unmaps: 0,
-    flushes: 0,
-    aborts: 0,
-    connections: 0,
-    lost: 0,
-  };
+  readonly #workers = noCounts();
   #network: BadNetwork | undefined;
   #begun = 0;
   #end = (): Promise<unknown> => Promise.resolve();

@@ -42,6 +42,16 @@ export interface Counts {
   lost: number;
 }
 
+export const noCounts = (): Counts => ({
+  reads: 0,
+  writes: 0,
+  unmaps: 0,
+  flushes: 0,
+  aborts: 0,
+  connections: 0,
+  lost: 0,
+});
+
 /** Lets workers through, or holds them between two commands. */
 export class Gate {
   #held = 0;
