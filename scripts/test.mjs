@@ -11,11 +11,8 @@ import process from 'node:process';
 import { prepare, root } from './prepare.mjs';
 import { clientsRequired, ensurePackages } from './debian.mjs';
 
-/**
- * What takes minutes and real programs. Two are here until they are mended: the runner sees system-calls end with 1 though
- * each of its tests passes, and a busy machine lets the daemon of kill's planted fault start too late.
- */
-const LONG = ['cli/again', 'cli/install', 'cli/recipes', 'cli/recovery', 'cow/system-calls', 'test/kill/'];
+/** What takes minutes and real programs. */
+const LONG = ['cli/again', 'cli/install', 'cli/recipes', 'cli/recovery'];
 
 const given = process.argv.slice(2);
 const words = given[0] === '--long' ? LONG : given;

@@ -27,7 +27,9 @@ export interface SystemFault {
 
 type Done = (error: Error | null, count?: number) => void;
 
-const real = { ...fs };
+/** What is put in the place of something, and put back: fs as a whole has properties that can't be set. */
+const { openSync, close, readSync, writeSync, read, write, fdatasyncSync, fdatasync } = fs;
+const real = { openSync, close, readSync, writeSync, read, write, fdatasyncSync, fdatasync };
 
 export class FaultyFs {
   readonly #path: string;

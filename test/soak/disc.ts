@@ -131,8 +131,10 @@ Object.assign(fs, {
     descriptors.delete(fd);
     real.close(fd, done);
   },
-  readSync(fd: number, buffer: Uint8Array, offset: number, length: number, position: number): number {
-    if (!descriptors.has(fd)) return real.readSync(fd, buffer, offset, length, position);
+  readSync(fd: number, buffer: Uint8Array, ...where: [number, number, number]): number {
+    // Others may leave out where: a lock is read with two arguments, and three that are undefined would read nothing.
+    if (!descriptors.has(fd)) return real.readSync(fd, buffer, ...where);
+    const [offset, length, position] = where;
     return get(fd, view(buffer, offset, length), position);
   },
   writeSync(fd: number, buffer: Uint8Array, offset: number, length: number, position: number): number {
