@@ -11,8 +11,8 @@
  * connection that breaks these rules, or stays silent for IDLE_MS, is closed after an error.
  */
 import { parse } from '@hapi/bourne';
-import { Ajv } from 'ajv';
-import type { ValidateFunction } from 'ajv';
+import type { Ajv, ValidateFunction } from 'ajv';
+import { newAjv } from '../json-schema.js';
 import { OperationalError } from '../operational-error.js';
 
 export const PROTOCOL_VERSION = 1;
@@ -99,7 +99,7 @@ let compiled: Checks | undefined;
 /** Compiled when the first request is parsed: who only asks the daemon needs none of it, and it takes a tenth of a second. */
 function checks(): Checks {
   if (compiled !== undefined) return compiled;
-  const ajv = new Ajv({ allErrors: true, strict: true });
+  const ajv = newAjv({ allErrors: true, strict: true });
   const envelope = ajv.compile<{ cldd: number; command: CommandName; arguments?: Arguments }>({
     type: 'object',
     additionalProperties: false,

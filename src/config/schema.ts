@@ -1,8 +1,8 @@
 /** The published JSON Schema (config/cldd.schema.json) as the validator of the daemon. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Ajv } from 'ajv';
 import type { ErrorObject } from 'ajv';
+import { newAjv } from '../json-schema.js';
 import { PACKAGE_ROOT } from '../package-root.js';
 import { mend, placeOf } from './repair.js';
 import type { Mistake } from './mistakes.js';
@@ -13,7 +13,7 @@ export const SCHEMA_FILE = join(PACKAGE_ROOT, 'config', 'cldd.schema.json');
 
 function compile() {
   const schema = JSON.parse(readFileSync(SCHEMA_FILE, 'utf8')) as object;
-  return new Ajv({ allErrors: true, strict: true }).compile<RawConfiguration>(schema);
+  return newAjv({ allErrors: true, strict: true }).compile<RawConfiguration>(schema);
 }
 let validate: ReturnType<typeof compile> | undefined;
 

@@ -17,8 +17,9 @@ import { createHash } from 'node:crypto';
 import type { Hash } from 'node:crypto';
 import { gunzipSync } from 'node:zlib';
 import { parse } from '@hapi/bourne';
-import { Ajv } from 'ajv';
+import type { ValidateFunction } from 'ajv';
 import { crc32c } from '../../crc32c.js';
+import { newAjv } from '../../json-schema.js';
 import { OperationalError } from '../../operational-error.js';
 
 export const BACKUP_VERSION = 1;
@@ -59,7 +60,7 @@ const ID = { type: 'string', pattern: '^[0-9a-fA-F-]{1,36}$' };
 const TIME = { type: 'string', pattern: '^[0-9TZ.:+-]{0,40}$' };
 const NAME = { type: 'string', maxLength: 223, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' };
 
-const isHeader = new Ajv().compile<BackupHeader>({
+const HEADER = {
   type: 'object',
   required: ['version', 'id', 'kind', 'base', 'target', 'uuid', 'generation', 'createdAt', 'capacityBytes'],
   properties: {
@@ -84,7 +85,14 @@ const isHeader = new Ajv().compile<BackupHeader>({
     enabledAt: TIME,
     slaveLeft: { type: 'boolean' },
   },
-});
+};
+
+let headerCheck: ValidateFunction<BackupHeader> | undefined;
+
+function isHeader(value: unknown): value is BackupHeader {
+  headerCheck ??= newAjv({}).compile<BackupHeader>(HEADER);
+  return headerCheck(value);
+}
 
 export interface Frame {
   type: FrameType;
