@@ -14,15 +14,25 @@ const ALLOWED: Record<string, readonly string[]> = {
   iscsi: ['crc32c.ts', 'operational-error.ts', 'scsi/task.ts', 'scsi/port.ts', 'scsi/nexus.ts'],
   config: [
     'operational-error.ts',
+    'json-schema.ts',
     'iscsi/options.ts',
     'iscsi/names.ts',
     'scsi/port.ts',
     'package-root.ts',
     'admin/protocol.ts',
   ],
-  admin: ['iscsi/options.ts', 'operational-error.ts', 'package-root.ts'],
+  admin: ['json-schema.ts', 'iscsi/options.ts', 'operational-error.ts', 'package-root.ts'],
   daemon: ['operational-error.ts', 'package-root.ts', 'iscsi', 'scsi', 'cow', 'config', 'admin'],
-  cli: ['crc32c.ts', 'operational-error.ts', 'package-root.ts', 'daemon', 'config', 'admin', 'cow'],
+  cli: [
+    'crc32c.ts',
+    'json-schema.ts',
+    'operational-error.ts',
+    'package-root.ts',
+    'daemon',
+    'config',
+    'admin',
+    'cow',
+  ],
 };
 
 /** Node's modules that only some files may use: sockets and file descriptors have one place each. */

@@ -37,8 +37,9 @@ abstract class Side {
   read(position: number, buffer: Buffer, offset: number, length: number): Result {
     if (!this.present) return RESULT.ABSENT;
     const begin = performance.now();
-    const result = this.engine.reader.read(this.#table, position, buffer, offset, length);
-    this.#slowReads.note(performance.now() - begin, length);
+    const { reader } = this.engine;
+    const result = reader.read(this.#table, position, buffer, offset, length);
+    this.#slowReads.note(performance.now() - begin, Math.max(length, reader.bytesRead));
     return result;
   }
 

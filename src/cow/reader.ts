@@ -15,11 +15,17 @@ import type { LocationTable } from './states.js';
 
 const BLOCK_SHIFT = 12;
 const MERGE_BYTES = MIB;
+/** Merge buffers kept for the next reads through the pool: a new one costs more than the read that it is for. */
+const SPARE_MAX = 8;
+const NOTHING = Buffer.alloc(0);
 
 export class Reader {
   readonly #core: Core;
   readonly #map: PageMap;
   readonly #scratch = Buffer.alloc(MERGE_BYTES);
+  readonly #spare: Buffer[] = [];
+  /** What the last `read` asked of the store: more than its length where halves were merged. */
+  bytesRead = 0;
 
   constructor(core: Core, map: PageMap) {
     this.#core = core;
@@ -28,6 +34,7 @@ export class Reader {
 
   /** Fills the buffer with what the side that `table` stands for shows there. */
   read(table: LocationTable, position: number, buffer: Uint8Array, offset: number, length: number): Result {
+    this.bytesRead = 0;
     try {
       let from = position;
       let to = offset;
@@ -72,6 +79,7 @@ export class Reader {
       if (location === HOLE) buffer.fill(0, to, to + runEnd - from);
       else if (runEnd === end || !isInterleaved(table, states, from, Math.min(end, from + MERGE_BYTES))) {
         counters.dataReads++;
+        this.bytesRead += runEnd - from;
         store.readSync(buffer, to, runEnd - from, half(segment, location) + at + from - inPage);
       } else {
         const mergeEnd = Math.min(end, from + MERGE_BYTES);
@@ -99,11 +107,15 @@ export class Reader {
     const firstA = firstOf(IN_A, table, states, from, end);
     const lastA = endOfLast(IN_A, table, states, from, end);
     if (firstA < lastA) {
+      this.bytesRead += lastA - firstA;
       store.readSync(buffer, offset + firstA - from, lastA - firstA, segment.halfA + pageAt + firstA);
     }
     const firstB = firstOf(IN_B, table, states, from, end);
     const lastB = endOfLast(IN_B, table, states, from, end);
-    if (firstB < lastB) store.readSync(this.#scratch, 0, lastB - firstB, segment.halfB + pageAt + firstB);
+    if (firstB < lastB) {
+      this.bytesRead += lastB - firstB;
+      store.readSync(this.#scratch, 0, lastB - firstB, segment.halfB + pageAt + firstB);
+    }
     mergeBlocks(table, states, from, end, buffer, offset, this.#scratch, firstB);
   }
 
@@ -173,11 +185,13 @@ export class Reader {
           this.#readPart(buffer, to + firstA - inPage, lastA - firstA, segment.halfA + pageAt + firstA),
         );
       }
-      const scratch = Buffer.alloc(Math.max(0, lastB - firstB));
+      const scratch = firstB < lastB ? (this.#spare.pop() ?? Buffer.alloc(MERGE_BYTES)) : NOTHING;
       if (firstB < lastB)
         reads.push(this.#readPart(scratch, 0, lastB - firstB, segment.halfB + pageAt + firstB));
       await Promise.all(reads);
       mergeBlocks(table, seen, inPage - origin, end - origin, buffer, to, scratch, firstB - origin);
+      // After a failed read the pool may still write to it: it is not used again then.
+      if (scratch !== NOTHING && this.#spare.length < SPARE_MAX) this.#spare.push(scratch);
       from += chunk;
     }
   }

@@ -11,6 +11,7 @@ import type { AccessState, TargetConfiguration } from '../config/configuration.j
 import { lunsFor } from '../config/access.js';
 import type { IscsiTargetOptions, Log, SessionInfo } from '../iscsi/options.js';
 import { findMounted } from '../cow/quiet.js';
+import { Background } from '../scsi/background.js';
 import { MEDIUM } from '../scsi/medium.js';
 import type { ChangeMap, Medium } from '../scsi/medium.js';
 import type { Nexus } from '../scsi/nexus.js';
@@ -29,6 +30,9 @@ export interface By {
 }
 
 export const OPERATOR: By = { by: 'operator' };
+
+/** One for all: the users of every target share the event loop. */
+const background = new Background();
 
 export class ServedTarget {
   readonly partition: PartitionEngine;
@@ -64,7 +68,7 @@ export class ServedTarget {
     const changes = { changedRanges: this.#changedRanges.bind(this) };
     const limits = { physicalBlockBytes, writeSameToEnd };
     const access = { portalGroupTags: tags, accessStates, control, changes, log };
-    this.scsi = new ScsiTarget({ name, uuid, master, slave, state, ...limits, ...access });
+    this.scsi = new ScsiTarget({ name, uuid, master, slave, state, background, ...limits, ...access });
   }
 
   static async open(

@@ -4,6 +4,7 @@
  */
 import { isLunZero, findPath } from './addressing.js';
 import { executeAbsent } from './absent-unit.js';
+import { Background } from './background.js';
 import { CommandSet } from './command.js';
 import { Sanitize } from './commands/sanitize.js';
 import { Tokens } from './commands/token-store.js';
@@ -51,6 +52,8 @@ export interface ScsiTargetOptions {
   changes?: ChangeMap;
   /** Pace of SANITIZE OVERWRITE; 64 MiB/s if left out. */
   sanitizeBytesPerSecond?: number;
+  /** What the slave's reads give way to; targets of one process share it. Only this target's master if left out. */
+  background?: Background;
   log: ScsiLog;
 }
 
@@ -89,6 +92,7 @@ export class ScsiTarget implements ScsiPort {
       commands: new CommandSet(OPCODES),
       ports: this.ports,
       tokens: new Tokens(),
+      background: options.background ?? new Background(),
       changes: options.changes,
       holds: new Holds(state, options.slave, log),
       loadingNexus: undefined,

@@ -2,6 +2,7 @@
  * A logical unit (the master or the slave) and the I_T_L nexuses, here called paths, by which initiators reach it.
  */
 import { AtomicLog } from './atomic-log.js';
+import type { Background } from './background.js';
 import { ProvisioningCensus } from './census.js';
 import type { CommandSet } from './command.js';
 import type { Holds } from './holds.js';
@@ -59,6 +60,7 @@ export interface TargetServices {
   readonly commands: CommandSet;
   readonly ports: TargetPorts;
   readonly tokens: Tokens;
+  readonly background: Background;
   /** What GET LBA STATUS (32) may be asked for by generation. */
   readonly changes: ChangeMap | undefined;
   /** Who keeps the slave's medium in. */

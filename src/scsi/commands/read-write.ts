@@ -9,13 +9,16 @@ import { finish, good, pending, sendSegments, status } from '../respond.js';
 import { STATUS } from '../sense.js';
 import type { DataOutHandler, Task } from '../task.js';
 import { BLOCK_BYTES, PHASE, pathOf } from '../unit.js';
-import type { Path } from '../unit.js';
+import type { LogicalUnit, Path } from '../unit.js';
 import { blocks, inRange, lba } from './block-range.js';
 
 /** `task.flags` of a WRITE. */
 const DATA_ENDED = 1;
 const DURABLE = 2;
 const FLUSHING = 4;
+
+/** What a read of the slave moves in one turn while users are at work: some 50 µs of it. */
+const TURN_BYTES = 65_536;
 
 /** FORCE UNIT ACCESS, in byte 1 of every CDB longer than 6 bytes. */
 export const FUA = 0x08;
@@ -47,32 +50,85 @@ function readNow(task: Task, path: Path): void {
     good(task);
     return;
   }
+  const { background } = unit.services;
+  if (!unit.removable) background.masterUsed(path.lastUseMs);
+  else if (background.givesWay) {
+    readInTurn(task, path, left);
+    return;
+  }
   if (medium.readsSlowly(left)) {
     readSlowly(task, path, left);
     return;
   }
   for (;;) {
-    const bytes = task.reserveDataIn(left);
-    const result =
-      bytes % BLOCK_BYTES === 0 && task.position % BLOCK_BYTES === 0
-        ? medium.read(task.position, task.inBuffer, task.inOffset, bytes)
-        : readUnaligned(task, path, bytes);
-    if (result !== MEDIUM.OK) {
-      task.cancelDataIn();
-      finish(task, result, Math.floor(task.position / BLOCK_BYTES));
-      return;
-    }
-    task.position += bytes;
+    const bytes = readPiece(task, path, left);
+    if (bytes === 0) return;
     left -= bytes;
     if (left === 0) break;
     task.commitDataIn(false);
   }
+  endRead(task, unit);
+}
+
+/** Reads at most `bytes` into what the transport sends next, and returns how many; 0: it failed, and the task has ended. */
+function readPiece(task: Task, path: Path, bytes: number): number {
+  const length = task.reserveDataIn(bytes);
+  const result =
+    length % BLOCK_BYTES === 0 && task.position % BLOCK_BYTES === 0
+      ? path.unit.medium.read(task.position, task.inBuffer, task.inOffset, length)
+      : readUnaligned(task, path, length);
+  if (result !== MEDIUM.OK) {
+    task.cancelDataIn();
+    finish(task, result, Math.floor(task.position / BLOCK_BYTES));
+    return 0;
+  }
+  task.position += length;
+  return length;
+}
+
+/** The last piece has been read: sends it. */
+function endRead(task: Task, unit: LogicalUnit): void {
   measure(task);
   const tasks = task.phase === PHASE.TRACKED ? unit.tasks : undefined;
   task.phase = PHASE.ENDED;
   tasks?.remove(task);
   task.commitDataIn(true);
   tasks?.advance();
+}
+
+/** As `readNow`, for the slave while users are at work: a piece in each turn of the event loop. */
+function readInTurn(task: Task, path: Path, bytes: number): void {
+  const { unit } = path;
+  const { medium } = unit;
+  const { generation } = medium;
+  let left = bytes;
+  task.pending++;
+  unit.services.background.run(() => {
+    task.pending--;
+    if (task.aborted) {
+      status(task, STATUS.TASK_ABORTED);
+      return true;
+    }
+    // Between two pieces the slave may have been disabled and enabled anew: never parts of two images.
+    if (medium.generation !== generation) {
+      finish(task, MEDIUM.ABSENT);
+      return true;
+    }
+    if (left === bytes && medium.readsSlowly(left)) {
+      readSlowly(task, path, left);
+      return true;
+    }
+    const read = readPiece(task, path, Math.min(left, TURN_BYTES));
+    if (read === 0) return true;
+    left -= read;
+    if (left === 0) {
+      endRead(task, unit);
+      return true;
+    }
+    task.commitDataIn(false);
+    task.pending++;
+    return false;
+  });
 }
 
 /** A piece that does not begin and end with a block: the initiator's segment or transfer length is odd. */
@@ -124,6 +180,7 @@ export function write(task: Task, path: Path): void {
   task.flags = !path.unit.modes.writeCacheEnabled || (cdb[0] >= 0x20 && (cdb[1] & FUA) !== 0) ? DURABLE : 0;
   path.unit.statistics.writeOps++;
   path.lastUseMs = Date.now();
+  path.unit.services.background.masterUsed(path.lastUseMs);
   task.handler = WRITE;
   task.receiveDataOut(task.remaining, false);
 }
