@@ -1,6 +1,6 @@
 /** A backup gives way: reads of the slave while masters are in use, piece by piece. */
 import t from 'tap';
-import { Background } from '../../src/scsi/background.js';
+import { Background, LARGE_BYTES } from '../../src/scsi/background.js';
 import { MEDIUM } from '../../src/scsi/medium.js';
 import { TASK_MANAGEMENT } from '../../src/scsi/port.js';
 import { bench, cdb10, MemoryMedium } from './support.js';
@@ -9,7 +9,7 @@ import type { Outcome, TestTask } from './support.js';
 const READ_10 = 0x28;
 /** Blocks of a read of 256 KiB, which takes four turns. */
 const LARGE = 512;
-const PIECE = 65_536;
+const PIECE = LARGE_BYTES;
 
 /** A loop whose turns the test makes, and whose clock it sets. */
 class Turns {
@@ -51,32 +51,60 @@ function served() {
   return { target: made.target, slave, nexus, turns, content, use, start, run };
 }
 
+/** A command of so many bytes that takes all that it is given, and notes it. */
+function reading(name: string, bytes: number, seen: string[]) {
+  let left = bytes;
+  return (bound: number): number => {
+    const taken = Math.min(left, bound);
+    left -= taken;
+    seen.push(`${name} ${taken / 1024}`);
+    return left;
+  };
+}
+
 void t.test(
-  'steps run in the order of their calls, one in a turn, and only while a master is in use',
+  'large reads of one turn are bounded, users before backups, each in the order of the calls',
   (t) => {
     const turns = new Turns();
     const { background } = turns;
-    t.notOk(background.givesWay, 'no master was ever used');
-    background.masterUsed(turns.nowMs);
-    t.ok(background.givesWay);
-    const order: string[] = [];
-    const steps = (name: string, count: number) => (): boolean => {
-      order.push(name);
-      return --count === 0;
-    };
-    background.run(steps('a', 2));
-    background.run(steps('b', 1));
-    turns.nowMs += 20;
-    t.ok(background.givesWay, 'what comes later stays behind what waits');
-    for (const seen of [['a'], ['a', 'a'], ['a', 'a', 'b']]) {
-      t.ok(turns.turn());
-      t.strictSame(order, seen);
-    }
+    const seen: string[] = [];
+    t.ok(background.admits(4 * LARGE_BYTES, false));
+    t.ok(background.admits(12 * LARGE_BYTES, true), 'nobody uses a master');
+    t.notOk(background.admits(LARGE_BYTES, false), '1 MiB has been read in this turn');
+    t.ok(background.admits(4096, false), 'what is small is not counted');
+    background.run(4 * LARGE_BYTES, true, reading('backup', 4 * LARGE_BYTES, seen));
+    background.run(8 * LARGE_BYTES, false, reading('a', 8 * LARGE_BYTES, seen));
+    background.run(12 * LARGE_BYTES, false, reading('b', 12 * LARGE_BYTES, seen));
+    t.ok(turns.turn());
+    t.strictSame(seen.splice(0), ['a 512', 'b 512']);
+    t.notOk(background.admits(4096, true), 'what comes later stays behind what waits');
+    t.notOk(background.admits(LARGE_BYTES, false));
+    t.ok(turns.turn());
+    t.strictSame(seen.splice(0), ['b 256', 'backup 256']);
+    t.ok(background.admits(4 * LARGE_BYTES, false), 'what was moved in the turn counts, 512 KiB of 1,024');
+    t.ok(turns.turn());
     t.notOk(turns.turn(), 'no turn is asked for without need');
-    t.notOk(background.givesWay, 'and 20 ms after its last command the master is no longer in use');
     t.end();
   },
 );
+
+void t.test('while a master is in use, a backup moves 64 KiB in a turn', (t) => {
+  const turns = new Turns();
+  const { background } = turns;
+  const seen: string[] = [];
+  background.masterUsed(turns.nowMs);
+  t.notOk(background.admits(512, true));
+  background.run(3 * LARGE_BYTES, true, reading('backup', 3 * LARGE_BYTES, seen));
+  background.run(LARGE_BYTES, false, reading('user', LARGE_BYTES, seen));
+  turns.turn();
+  t.strictSame(seen.splice(0), ['user 64', 'backup 64']);
+  turns.nowMs += 20;
+  turns.turn();
+  t.strictSame(seen.splice(0), ['backup 128'], '20 ms after its last command the master is no longer in use');
+  t.ok(background.admits(512, true));
+  t.notOk(turns.turn());
+  t.end();
+});
 
 void t.test('while nobody uses a master, the slave is read at once', async (t) => {
   const { run, content } = served();
@@ -96,7 +124,7 @@ void t.test('beside users a read of the slave moves a piece in a turn, the maste
     t.equal(Buffer.concat(first.dataIn).length, piece * PIECE);
     t.notOk(first.ended);
   }
-  t.equal((await run(0, cdb10(READ_10, 0, LARGE))).status, 0, 'a large read of the master is at once');
+  t.equal((await run(0, cdb10(READ_10, 0, LARGE))).status, 0, 'a large read of the master is done at once');
   turns.turn();
   t.strictSame([first.status, first.ends], [0, 1]);
   t.ok(first.outcome().data.equals(content.subarray(8 * 512, (8 + LARGE) * 512)));

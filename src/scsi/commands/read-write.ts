@@ -17,9 +17,6 @@ const DATA_ENDED = 1;
 const DURABLE = 2;
 const FLUSHING = 4;
 
-/** What a read of the slave moves in one turn while users are at work: some 50 µs of it. */
-const TURN_BYTES = 65_536;
-
 /** FORCE UNIT ACCESS, in byte 1 of every CDB longer than 6 bytes. */
 export const FUA = 0x08;
 
@@ -52,8 +49,8 @@ function readNow(task: Task, path: Path): void {
   }
   const { background } = unit.services;
   if (!unit.removable) background.masterUsed(path.lastUseMs);
-  else if (background.givesWay) {
-    readInTurn(task, path, left);
+  if (!background.admits(left, unit.removable)) {
+    readInTurns(task, path, left);
     return;
   }
   if (medium.readsSlowly(left)) {
@@ -96,38 +93,41 @@ function endRead(task: Task, unit: LogicalUnit): void {
   tasks?.advance();
 }
 
-/** As `readNow`, for the slave while users are at work: a piece in each turn of the event loop. */
-function readInTurn(task: Task, path: Path, bytes: number): void {
+/** As `readNow`, in this and further turns of the event loop, since others want it, too. */
+function readInTurns(task: Task, path: Path, bytes: number): void {
   const { unit } = path;
   const { medium } = unit;
   const { generation } = medium;
   let left = bytes;
   task.pending++;
-  unit.services.background.run(() => {
+  unit.services.background.run(bytes, unit.removable, (bound) => {
     task.pending--;
     if (task.aborted) {
       status(task, STATUS.TASK_ABORTED);
-      return true;
+      return 0;
     }
     // Between two pieces the slave may have been disabled and enabled anew: never parts of two images.
     if (medium.generation !== generation) {
       finish(task, MEDIUM.ABSENT);
-      return true;
+      return 0;
     }
     if (left === bytes && medium.readsSlowly(left)) {
       readSlowly(task, path, left);
-      return true;
+      return 0;
     }
-    const read = readPiece(task, path, Math.min(left, TURN_BYTES));
-    if (read === 0) return true;
-    left -= read;
-    if (left === 0) {
-      endRead(task, unit);
-      return true;
+    for (let moved = 0; moved < bound;) {
+      const read = readPiece(task, path, Math.min(left, bound - moved));
+      if (read === 0) return 0;
+      moved += read;
+      left -= read;
+      if (left === 0) {
+        endRead(task, unit);
+        return 0;
+      }
+      task.commitDataIn(false);
     }
-    task.commitDataIn(false);
     task.pending++;
-    return false;
+    return left;
   });
 }
 
