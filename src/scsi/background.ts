@@ -67,7 +67,9 @@ export class Background {
   }
 
   get #masterInUse(): boolean {
-    return this.#loop.now() - this.#masterUsedMs < IN_USE_MS;
+    const sinceMs = this.#loop.now() - this.#masterUsedMs;
+    // Below 0: the clock was set back.
+    return sinceMs >= 0 && sinceMs < IN_USE_MS;
   }
 
   #wantTurn(): void {

@@ -102,6 +102,9 @@ void t.test('while a master is in use, a backup moves 64 KiB in a turn', (t) => 
   turns.turn();
   t.strictSame(seen.splice(0), ['backup 128'], '20 ms after its last command the master is no longer in use');
   t.ok(background.admits(512, true));
+  background.masterUsed(turns.nowMs);
+  turns.nowMs -= 3_600_000;
+  t.ok(background.admits(512, true), 'a clock set back makes nobody wait for an hour');
   t.notOk(turns.turn());
   t.end();
 });
