@@ -116,18 +116,20 @@ void t.test('while nobody uses a master, the slave is read at once', async (t) =
 });
 
 void t.test('beside users a read of the slave moves a piece in a turn, the master none later', async (t) => {
-  const { run, start, turns, content } = served();
+  const { run, start, turns, content, use } = served();
   await run(0, cdb10(READ_10, 0, 1));
-  turns.nowMs = Date.now();
+  use();
   const first = start(1, cdb10(READ_10, 8, LARGE));
   const second = start(1, cdb10(READ_10, 9, 1));
   t.equal(first.dataIn.length, 0);
   for (let piece = 1; piece < 4; piece++) {
+    use();
     turns.turn();
     t.equal(Buffer.concat(first.dataIn).length, piece * PIECE);
     t.notOk(first.ended);
   }
   t.equal((await run(0, cdb10(READ_10, 0, LARGE))).status, 0, 'a large read of the master is done at once');
+  use();
   turns.turn();
   t.strictSame([first.status, first.ends], [0, 1]);
   t.ok(first.outcome().data.equals(content.subarray(8 * 512, (8 + LARGE) * 512)));
