@@ -62,12 +62,18 @@ function stage(to) {
   symlinkSync('../lib/cldd/bin/cldd', `${to}/usr/bin/cldd`);
   for (const unit of readdirSync(join(root, 'packaging/systemd')))
     put(`packaging/systemd/${unit}`, `/usr/lib/systemd/system/${unit}`);
+  put('packaging/one-host/io-flusher', `${PROGRAM}/io-flusher`);
   put('packaging/sysusers/cldd.conf', '/usr/lib/sysusers.d/cldd.conf');
   put('packaging/tmpfiles/cldd.conf', '/usr/lib/tmpfiles.d/cldd.conf');
   put('packaging/udev/70-cldd.rules', '/usr/lib/udev/rules.d/70-cldd.rules');
   put('LICENSE', `${DOC}/copyright`);
   for (const path of ['README.md', 'docs']) put(path, `${DOC}/${path}`);
-  for (const path of ['config/cldd.example.yaml', 'config/cldd.minimal.yaml', 'packaging/monitoring'])
+  for (const path of [
+    'config/cldd.example.yaml',
+    'config/cldd.minimal.yaml',
+    'packaging/monitoring',
+    'packaging/one-host/one-host.conf',
+  ])
     put(path, `${DOC}/examples/${path.split('/').at(-1)}`);
   write(`${DOC}/changelog.gz`, gzipSync(readFileSync(join(root, 'CHANGELOG.md')), { level: 9 }));
 
@@ -119,7 +125,10 @@ function modes(folder) {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) modes(path);
     else if (entry.isFile())
-      chmodSync(path, /\/(usr\/lib\/cldd\/bin\/cldd|DEBIAN\/(post|pre)\w+)$/.test(path) ? 0o755 : 0o644);
+      chmodSync(
+        path,
+        /\/(usr\/lib\/cldd\/(bin\/cldd|io-flusher)|DEBIAN\/(post|pre)\w+)$/.test(path) ? 0o755 : 0o644,
+      );
   }
 }
 

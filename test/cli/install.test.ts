@@ -1,5 +1,5 @@
 /** The Debian package and the npm package, installed into folders of their own, and the program run from there. */
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import tap from 'tap';
 import { needing } from '../../conformance/support/clients.js';
@@ -70,6 +70,12 @@ void tap.test(
       const lines = text(`usr/lib/systemd/system/${unit}`).matchAll(/^Exec\w+=(\S+)/gm);
       for (const [, program] of lines) t.ok(existsSync(join(root, program)), `${unit}: ${program}`);
     }
+    t.match(text('usr/share/doc/cldd/examples/one-host.conf'), '\nExecStart=/usr/lib/cldd/io-flusher ');
+    t.equal(
+      statSync(join(root, 'usr/lib/cldd/io-flusher')).mode & 0o777,
+      0o755,
+      'for a host that uses its own target',
+    );
     for (const path of [
       'usr/lib/udev/rules.d/70-cldd.rules',
       'usr/share/bash-completion/completions/cldd',

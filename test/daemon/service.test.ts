@@ -1,5 +1,14 @@
 /** The daemon under a service manager: sockets that listen already, messages of its state, the units, another user. */
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import tap from 'tap';
@@ -124,12 +133,49 @@ void tap.test('the units are sound and hardened', needing('systemd-analyze'), as
     'a restart of the daemon ends no backup',
   );
   const files = names.map((name) => join(scratch, name));
-  const verified = await run('systemd-analyze', ['verify', '--man=no', ...files]);
-  t.equal(verified.code, 0, verified.stderr);
-  t.notMatch(verified.stderr, new RegExp(scratch), 'no complaint about a line of them');
-  const rated = await run('systemd-analyze', ['security', '--offline=true', '--threshold=25', files[0]]);
-  t.equal(rated.code, 0, `exposure of at most 2.5: ${rated.stdout.slice(-200)}`);
+  const flusher = '/usr/lib/cldd/io-flusher';
+  const oneHost = readFileSync(join(UNITS, '../one-host/one-host.conf'), 'utf8');
+  t.match(
+    oneHost,
+    `\nExecStart=${flusher} ${readFileSync(join(UNITS, names[0] ?? ''), 'utf8').match(/^ExecStart=(.*)$/m)?.[1]}\n`,
+    'the same command',
+  );
+  mkdirSync(join(scratch, 'one-host/cldd.service.d'), { recursive: true });
+  cpSync(join(scratch, 'cldd.service'), join(scratch, 'one-host/cldd.service'));
+  writeFileSync(
+    join(scratch, 'one-host/cldd.service.d/one-host.conf'),
+    oneHost.replace(flusher, '/bin/true').replace('/usr/bin/cldd', '/bin/true'),
+  );
+  for (const units of [files, [join(scratch, 'one-host/cldd.service')]]) {
+    const verified = await run('systemd-analyze', ['verify', '--man=no', ...units]);
+    t.equal(verified.code, 0, verified.stderr);
+    t.notMatch(verified.stderr, new RegExp(scratch), 'no complaint about a line of them');
+    const rated = await run('systemd-analyze', ['security', '--offline=true', '--threshold=25', units[0]]);
+    t.equal(rated.code, 0, `exposure of at most 2.5: ${rated.stdout.slice(-200)}`);
+  }
 });
+
+void tap.test(
+  'io-flusher runs its program with its arguments as they are, without capabilities to inherit, and says what it could not do',
+  needing('perl'),
+  async (t) => {
+    const flusher = join(UNITS, '../one-host/io-flusher');
+    const words = ['a b', '', '$HOME', '-x'];
+    const show = 'process.stdout.write(JSON.stringify([process.pid, process.argv.slice(1)]))';
+    const child = new Running(flusher, [process.execPath, '-e', show, '--', ...words], {
+      env: { ...process.env, NODE_OPTIONS: '' },
+    });
+    t.same(await child.ended, { code: 0, signal: undefined });
+    t.same(JSON.parse(child.stdout), [child.pid, words], 'the same process');
+    t.match(child.stderr, /^(io-flusher: PR_SET_IO_FLUSHER: [^\n]+; runs \S+ as it is\n)?$/);
+    const caps = await run(flusher, ['grep', 'CapAmb', '/proc/self/status']);
+    t.match(caps.stdout, /^CapAmb:\s+0+\n$/);
+    const absent = await run(flusher, [join(folder, 'absent')]);
+    t.equal(absent.code, 2, 'ENOENT');
+    t.match(absent.stderr, /absent: No such file or directory\n$/);
+    t.match(await run(flusher, []), { code: 255, stderr: /^usage: / });
+  },
+);
 
 const asRoot = process.getuid?.() === 0 ? {} : { skip: 'only root may become another user' };
 
