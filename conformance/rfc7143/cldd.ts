@@ -7,9 +7,9 @@ import { freePort } from '../support/ports.js';
 import { Running, succeed } from '../support/processes.js';
 import type { Profile, Started } from './target.js';
 
-const PROGRAM = join(ROOT, 'bin/cldd');
+export const PROGRAM = join(ROOT, 'bin/cldd');
 /** The program is taken from the build that the tests belong to. */
-const ENVIRONMENT = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
+export const PROGRAM_ENVIRONMENT = { ...process.env, CLDD_DIST: resolve(import.meta.dirname, '../..') };
 const IQN = 'iqn.2026-01.org.example:conformance';
 const READY_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 20_000;
@@ -18,10 +18,10 @@ export async function startCldd(profile: Profile): Promise<Started> {
   const folder = mkdtempSync(join(tmpdir(), 'rfc7143-'));
   const partition = join(folder, 'partition');
   const port = await freePort();
-  await succeed(PROGRAM, ['init', partition, '--size', '128M'], { env: ENVIRONMENT });
+  await succeed(PROGRAM, ['init', partition, '--size', '128M'], { env: PROGRAM_ENVIRONMENT });
   const configuration = join(folder, 'cldd.yaml');
   writeFileSync(configuration, configure(profile, folder, partition, port));
-  const daemon = new Running(PROGRAM, ['serve', configuration], { env: ENVIRONMENT });
+  const daemon = new Running(PROGRAM, ['serve', configuration], { env: PROGRAM_ENVIRONMENT });
   await daemon.waitFor(new RegExp(`127\\.0\\.0\\.1:${port}`), READY_TIMEOUT_MS);
   return {
     host: '127.0.0.1',

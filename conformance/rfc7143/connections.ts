@@ -2,8 +2,8 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { chapLogin } from './chap.js';
-import { COMMAND, logoutRequest, OP, type Pdu } from './pdu.js';
-import type { Requirement } from './requirement.js';
+import { COMMAND, dataOut, logoutRequest, OP, type Pdu } from './pdu.js';
+import type { Requirement, Tap } from './requirement.js';
 import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
 import { site, startSite } from './site.js';
@@ -11,6 +11,8 @@ import type { Target } from './target.js';
 import { pattern } from './write.js';
 
 const ABORT_TASK = 1;
+const ABORT_TASK_SET = 2;
+const CLEAR_TASK_SET = 4;
 const LOGICAL_UNIT_RESET = 5;
 const TARGET_COLD_RESET = 7;
 const KEYS = { MaxConnections: '4', InitialR2T: 'Yes', ImmediateData: 'No' } as const;
@@ -45,6 +47,107 @@ async function acknowledging<T>(session: Session, action: Promise<T>): Promise<T
   action.then(end, end);
   while (!state.done) await session.fence();
   return action;
+}
+
+/** What other sessions hear, which acknowledge and answer pings, until something has come to its end, and then. */
+async function heardUntil<T>(
+  others: readonly Session[],
+  action: Promise<T>,
+): Promise<{ result: T; heard: Map<Session, Pdu[]> }> {
+  const heard = new Map(others.map((session): [Session, Pdu[]] => [session, []]));
+  const state = { done: false };
+  const end = (): void => {
+    state.done = true;
+  };
+  action.then(end, end);
+  const listen = async (): Promise<void> => {
+    for (const [session, pdus] of heard) pdus.push(...(await session.fence()));
+  };
+  while (!state.done) await listen();
+  await listen();
+  return { result: await action, heard };
+}
+
+/** A write of one block that has been asked for its data; its CmdSN is the next of the session (`lead`). */
+interface Owing {
+  session: Session;
+  itt: number;
+  r2t: Pdu;
+  data: Buffer;
+}
+
+async function owing(lead: Session, session: Session, lba: number): Promise<Owing> {
+  const data = Buffer.alloc(lead.blockBytes, 0xd0);
+  const itt = session.sendCommand({ cdb: write10(lba, 1), write: data, cmdSN: lead.takeCmdSN() });
+  return { session, itt, r2t: await session.expect(OP.R2T), data };
+}
+
+const deliver = ({ session, r2t, data }: Owing): void => session.answerR2T(r2t, data);
+
+/** Asynchronous messages that the tasks of a logical unit have ended (event 5). */
+const terminations = (pdus: readonly Pdu[] = []): Pdu[] =>
+  pdus.filter(({ opcode, asyncEvent }) => opcode === OP.ASYNC && asyncEvent === 5);
+
+/**
+ * ABORT TASK SET or CLEAR TASK SET on one of three connections, where tasks wait for data on two of them, on one of two
+ * connections of a second session, which has FastAbort, and in a third one without.
+ */
+async function endsTaskSets(t: Tap, target: Target, fn: number, TaskReporting: string): Promise<void> {
+  const everybodys = fn === CLEAR_TASK_SET;
+  const fast = TaskReporting === 'FastAbort';
+  const a = await Session.login(target, { keys: { ...KEYS, TaskReporting }, cid: 1 });
+  const [b, c] = [await join(target, a, 2), await join(target, a, 3)];
+  const d = await Session.login(target, { keys: { ...KEYS, TaskReporting: 'FastAbort' }, cid: 1 });
+  const e = await join(target, d, 2);
+  const f = await Session.login(target, { keys: KEYS });
+  const before = pattern(4 * a.blockBytes, 77);
+  await a.execute({ cdb: write10(920, 4), write: before });
+  const own = await owing(a, a, 920);
+  const beside = [await owing(a, b, 921), await owing(a, b, 921)] as const;
+  const others = [await owing(d, e, 922), await owing(d, e, 922), await owing(f, f, 923)] as const;
+  for (const session of [c, d]) await session.fence();
+
+  a.sendManage(fn);
+  if (!fast) {
+    t.same(await a.fence(), [], 'data are owed on two connections');
+    deliver(own);
+    deliver(beside[0]);
+    t.same(await a.fence(), [], 'and still on one');
+    deliver(beside[1]);
+  }
+  const { result, heard } = await heardUntil([b, c, d, e, f], a.expect(OP.TASK_MANAGEMENT_RESPONSE));
+  t.equal(result.response, 0);
+  t.same(await a.fence(), [], 'nothing follows');
+  const told = terminations(heard.get(b));
+  t.equal(
+    told.length,
+    fast ? 1 : 0,
+    'the other connection with tasks is told of their end once, with FastAbort',
+  );
+  t.ok(told.every(({ bhs }) => bhs.readUInt8(9) === target.lun));
+  t.same(heard.get(b)?.length, told.length, 'and of nothing else');
+  t.same(heard.get(c), [], 'one without tasks is not');
+  t.equal(terminations(heard.get(e)).length, everybodys ? 1 : 0, 'nor are others, unless theirs have ended');
+  for (const session of [d, f]) t.same(terminations(heard.get(session)), []);
+  if (fast) for (const one of [own, ...beside]) deliver(one);
+  for (const session of [a, b]) t.same(await session.fence(), [], 'late data are dropped');
+
+  for (const one of others) deliver(one);
+  if (everybodys) {
+    const first = await acknowledging(e, d.execute({ cdb: testUnitReady() }));
+    t.equal(senseTriple(first.sense), '06/2f/00', 'commands cleared by another initiator');
+    t.equal(senseTriple((await f.execute({ cdb: testUnitReady() })).sense), '06/2f/00');
+    for (const session of [d, e, f]) t.same(withoutEvents(await session.fence()), [], 'no status of theirs');
+  } else {
+    for (const { session, itt } of others) t.equal((await session.finish(itt, {})).status, STATUS.GOOD);
+    t.equal((await d.execute({ cdb: testUnitReady() })).status, STATUS.GOOD);
+  }
+  const after = await a.execute({ cdb: read10(920, 4), read: before.length });
+  const untouched = everybodys ? before.length : 2 * a.blockBytes;
+  t.ok(
+    after.data.subarray(0, untouched).equals(before.subarray(0, untouched)),
+    'nothing of an ended task is written',
+  );
 }
 
 const withoutEvents = (pdus: readonly Pdu[]): Pdu[] => pdus.filter(({ opcode }) => opcode !== OP.ASYNC);
@@ -345,19 +448,121 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       b.acknowledged = b.expStatSN;
       await b.fence();
       const attention = a.sendCommand({ cdb: testUnitReady() });
-      t.same(withoutEvents(await a.fence()), [], 'waits');
-      const read = a.sendCommand({ cdb: read10(0, 1), read: a.blockBytes });
-      const before = withoutEvents(await a.fence());
-      t.notOk(
-        before.some(({ opcode }) => opcode === OP.SCSI_RESPONSE),
-        'no status passes it',
+      t.same(
+        withoutEvents(await a.fence()),
+        [],
+        'what was answered on the other connection is not acknowledged',
       );
+      const read = a.sendCommand({ cdb: read10(0, 1), read: a.blockBytes });
+      const passing = await a.fence();
+      t.same(
+        passing.map(({ opcode, itt, flags }) => [opcode, itt, flags & 1]),
+        [[OP.DATA_IN, read, 0]],
+        'data go on, their status does not',
+      );
+      const beside = b.sendCommand({ cdb: testUnitReady(), cmdSN: a.takeCmdSN() });
+      t.same(await b.fence(), [], 'nor does one of another connection');
+      a.acknowledged = a.expStatSN;
       b.acknowledged = undefined;
-      const first = await acknowledging(b, a.finish(attention, {}));
-      t.equal(first.status, STATUS.CHECK_CONDITION);
-      t.match(senseTriple(first.sense), /^06/);
-      const { status } = await acknowledging(b, a.finish(read, { read: a.blockBytes }));
-      t.ok(status === STATUS.GOOD || status === STATUS.CHECK_CONDITION, 'it comes behind it');
+      t.same(await b.fence(), [], 'the acknowledgement lets the unit attention go, and nothing else');
+      const first = await a.expect(OP.SCSI_RESPONSE);
+      t.equal(first.itt, attention);
+      t.match(senseTriple(first.sense), /^06\/29\//);
+      t.same([...(await a.fence()), ...(await b.fence())], [], 'it is not acknowledged itself');
+      a.acknowledged = undefined;
+      const rest = [...(await a.fence()), ...(await b.fence())];
+      t.same(
+        rest.map(({ opcode, itt, scsiStatus }) => [opcode, itt, scsiStatus]),
+        [
+          [OP.SCSI_RESPONSE, read, STATUS.GOOD],
+          [OP.SCSI_RESPONSE, beside, STATUS.GOOD],
+        ],
+        'then all that waited goes, where it belongs',
+      );
+    },
+  },
+  {
+    id: 'MC-18',
+    clause: 'RFC 7143 §4.2.3.1, §11.5.1, §11.5.5',
+    level: 'MUST',
+    text: 'ABORT TASK ends a task of another connection, or one that waits there for its turn, without a word on that connection',
+    async run(t, target) {
+      for (const TaskReporting of ['RFC3720', 'ResponseFence', 'FastAbort']) {
+        const a = await Session.login(target, { keys: { ...KEYS, TaskReporting }, cid: 1 });
+        const b = await join(target, a, 2);
+        const before = (await a.execute({ cdb: read10(924, 1), read: a.blockBytes })).data;
+        b.acknowledged = b.expStatSN;
+        const one = await owing(a, b, 924);
+        t.equal((await a.manage(ABORT_TASK, { referencedTag: one.itt })).response, 0, 'it waits for nobody');
+        deliver(one);
+        t.same(await b.fence(), [], 'late data are dropped, nothing is told');
+        const first = a.takeCmdSN();
+        const refCmdSN = a.takeCmdSN();
+        const referencedTag = b.sendCommand({ cdb: testUnitReady(), cmdSN: refCmdSN });
+        t.same(await b.fence(), []);
+        t.equal((await a.manage(ABORT_TASK, { referencedTag, refCmdSN })).response, 0);
+        t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: first })).status, STATUS.GOOD);
+        t.equal(
+          (await a.execute({ cdb: testUnitReady() })).status,
+          STATUS.GOOD,
+          'it keeps its place in the order',
+        );
+        t.same(await b.fence(), []);
+        const after = (await a.execute({ cdb: read10(924, 1), read: a.blockBytes })).data;
+        t.ok(after.equals(before));
+      }
+    },
+  },
+  {
+    id: 'MC-19',
+    clause: 'RFC 7143 §4.2.3.2, §4.2.3.3, §4.2.3.4',
+    level: 'MUST',
+    text: 'CLEAR TASK SET ends the tasks of all connections and sessions: data that its session owes on any connection are waited for; with FastAbort they are not, and each other connection that had tasks is told by event 5',
+    async run(t, target) {
+      for (const TaskReporting of ['RFC3720', 'ResponseFence', 'FastAbort'])
+        await endsTaskSets(t, target, CLEAR_TASK_SET, TaskReporting);
+    },
+  },
+  {
+    id: 'MC-20',
+    clause: 'RFC 7143 §4.2.3.2, §4.2.3.3, §4.2.3.4',
+    level: 'MUST',
+    text: 'ABORT TASK SET ends the tasks of all connections of its session in the same way, and those of no other',
+    async run(t, target) {
+      for (const TaskReporting of ['RFC3720', 'ResponseFence', 'FastAbort'])
+        await endsTaskSets(t, target, ABORT_TASK_SET, TaskReporting);
+    },
+  },
+  {
+    id: 'MC-22',
+    clause: 'RFC 7143 §4.2.2.3.3',
+    level: 'MUST',
+    text: 'a status that has waited for data of its command waits for the fence, too',
+    async run(t, target) {
+      const keys = { ...KEYS, InitialR2T: 'No', TaskReporting: 'ResponseFence' };
+      const a = await Session.login(target, { keys, cid: 1 });
+      const b = await join(target, a, 2);
+      const data = Buffer.alloc(a.blockBytes);
+      const failed = a.sendCommand({ cdb: write10(0xfffffff0, 1), write: data, final: false });
+      t.same(await a.fence(), [], 'the status waits for the data');
+      const other = await Session.login(target);
+      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, 0);
+      await a.fence();
+      a.acknowledged = a.expStatSN;
+      await a.fence();
+      const attention = b.sendCommand({ cdb: testUnitReady(), cmdSN: a.takeCmdSN() });
+      t.same(withoutEvents(await b.fence()), [], 'the fence is up');
+      const { lun, expStatSN } = a;
+      a.connection.send(dataOut({ itt: failed, lun, expStatSN, dataSN: 0, offset: 0, data, final: true }));
+      t.same(withoutEvents(await a.fence()), [], 'the data are here, the fence is still up');
+      b.acknowledged = b.expStatSN;
+      a.acknowledged = undefined;
+      t.same(withoutEvents(await a.fence()), [], 'the unit attention is not acknowledged');
+      const first = await b.expect(OP.SCSI_RESPONSE);
+      t.same([first.itt, first.scsiStatus], [attention, STATUS.CHECK_CONDITION]);
+      b.acknowledged = undefined;
+      await b.fence();
+      t.equal((await a.finish(failed, {})).status, STATUS.CHECK_CONDITION);
     },
   },
   {

@@ -1,12 +1,17 @@
 /** Connection recovery, level 2: tasks outlive their connection (RFC 7143 §7.1.5, §7.2.2, §7.5, §11.5.6, §11.14, §13.16). */
+import path from 'node:path';
+import { run, succeed } from '../support/processes.js';
+import { PROGRAM, PROGRAM_ENVIRONMENT } from './cldd.js';
 import { join } from './connections.js';
 import { dataOut, OP, SNACK, snack, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { cachingPage, modeSelect6, read10, STATUS, testUnitReady, write10, writeSame16 } from './scsi.js';
 import { Session } from './session.js';
+import { site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
 
+const ABORT_TASK_SET = 2;
 const TASK_REASSIGN = 8;
 const COMPLETE = 0;
 const DOES_NOT_EXIST = 1;
@@ -90,6 +95,14 @@ async function reassignedInTime(t: Tap, target: Target, cdb: Buffer, data: Buffe
   t.same(await b.fence(), [], 'it is answered once');
   sent.push(...(await a.connection.untilClosed()));
   return !sent.some(({ itt }) => itt === ITT);
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error('it never came');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 const numbers = (pdus: readonly Pdu[]): number[] =>
@@ -461,6 +474,111 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.equal(await reassign(first, 0, ITT + 1), DOES_NOT_EXIST, 'the oldest one had to go');
       t.equal(await reassign(first, 0, ITT + 65), COMPLETE);
       t.equal((await first.expect(OP.R2T)).itt, ITT + 65);
+    },
+  },
+  {
+    id: 'REASSIGN-14',
+    clause: 'RFC 7143 §4.2.3.3, §7.2.2',
+    level: 'ROBUST',
+    text: 'a multi-task abort ends the tasks of a lost connection, too, and does not wait for the data that are owed there',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const before = (await a.execute({ cdb: read10(2600, 1), read: a.blockBytes })).data;
+      const write = Buffer.alloc(a.blockBytes, 0xbb);
+      b.sendCommand({ cdb: write10(2600, 1), write, itt: ITT, cmdSN: a.takeCmdSN() });
+      await b.expect(OP.R2T);
+      b.connection.destroy();
+      t.equal((await a.logout(FOR_RECOVERY, 2)).response, 0);
+      a.sendManage(ABORT_TASK_SET);
+      const [answer, ...more] = await a.fence();
+      t.equal(answer?.opcode, OP.TASK_MANAGEMENT_RESPONSE, 'at once');
+      t.equal(answer?.response, COMPLETE);
+      t.same(more, []);
+      t.equal(await reassign(a), DOES_NOT_EXIST);
+      const after = (await a.execute({ cdb: read10(2600, 1), read: a.blockBytes })).data;
+      t.ok(after.equals(before));
+    },
+  },
+  {
+    id: 'REASSIGN-15',
+    clause: 'RFC 7143 §11.9.1 (event 2)',
+    level: 'MUST',
+    text: 'a connection that the target drops is told how long its tasks wait to be reassigned: Time2Retain at level 2, else 0',
+    async run(t, target) {
+      for (const [ErrorRecoveryLevel, retained] of [
+        ['2', 10],
+        ['1', 0],
+      ] as const) {
+        const [, b] = await pair(target, { ErrorRecoveryLevel, DefaultTime2Wait: '3' });
+        b.connection.send(b.commandPdu({ cdb: testUnitReady() }), { dataSegmentLength: 0xffffff });
+        const message = await b.expect(OP.ASYNC);
+        t.equal(message.asyncEvent, 2);
+        t.same(message.asyncParameters, [2, 3, retained]);
+        await b.connection.untilClosed();
+      }
+    },
+  },
+  {
+    id: 'REASSIGN-16',
+    clause: 'RFC 7143 §7.2.2, §4.3',
+    level: 'ROBUST',
+    text: 'sessions with lost connections are listed, can be ended by the operator and by a reload that withdraws access, and do not delay a stop',
+    async run(t) {
+      const configuration = (...addresses: string[]): object => ({
+        portals: [{ listen: '127.0.0.1:0' }],
+        limits: { maxConnections: 8, errorRecoveryLevel: 2 },
+        targets: [site.target('a', { access: addresses.map((address) => ({ address })) })],
+      });
+      const { at, daemon, folder, log, reload } = await startSite(t, ['a'], () =>
+        configuration('127.0.0.1', '127.0.0.3'),
+      );
+      const here: Target = { ...at('a'), host: '127.0.0.1', from: '127.0.0.1' };
+      /** A session whose second connection came from another address, and is lost with a command. */
+      const withLost = async (): Promise<Session> => {
+        const a = await Session.login(here, { keys: { ...LEVEL_2, DefaultTime2Retain: '3600' }, cid: 1 });
+        const b = await another({ ...here, from: '127.0.0.3' }, a, 2);
+        const write = Buffer.alloc(a.blockBytes, 0xee);
+        b.sendCommand({ cdb: write10(5, 1), write, itt: ITT, cmdSN: a.takeCmdSN() });
+        await b.expect(OP.R2T);
+        b.connection.destroy();
+        await until(() => connectionsOf(a) === 1);
+        return a;
+      };
+      const connectionsOf = ({ tsih }: Session): number | undefined =>
+        daemon.sessions().find(({ id }) => id === tsih)?.connections;
+      const listed = async (): Promise<string> =>
+        succeed(PROGRAM, ['sessions', '--socket', path.join(folder, 's')], { env: PROGRAM_ENVIRONMENT });
+
+      const a = await withLost();
+      const before = (await a.execute({ cdb: read10(5, 1), read: a.blockBytes })).data;
+      await reload(configuration('127.0.0.1'));
+      t.equal((await a.logout(FOR_RECOVERY, 2)).response, 1, 'the lost one is forgotten');
+      t.equal(await reassign(a), DOES_NOT_EXIST);
+      t.ok((await a.execute({ cdb: read10(5, 1), read: a.blockBytes })).data.equals(before));
+      t.match(await listed(), new RegExp(`^ *${a.tsih} +\\S+ +1 +127\\.0\\.0\\.1:\\d+ `, 'm'));
+      a.connection.destroy();
+      await until(() => connectionsOf(a) === 0);
+      t.match(await listed(), new RegExp(`^ *${a.tsih} +\\S+ +0 +127\\.0\\.0\\.1 `, 'm'));
+      await reload(configuration('127.0.0.3'));
+      t.same(daemon.sessions(), [], 'a session that has lost all ends with its access');
+
+      await reload(configuration('127.0.0.1', '127.0.0.3'));
+      const killed = await withLost();
+      killed.connection.destroy();
+      await until(() => connectionsOf(killed) === 0);
+      const kill = ['session', 'kill', String(killed.tsih), '--socket', path.join(folder, 's')];
+      t.equal((await run(PROGRAM, kill, { env: PROGRAM_ENVIRONMENT })).code, 0);
+      t.same(daemon.sessions(), []);
+      const [stays, gone] = [await withLost(), await withLost()];
+      gone.connection.destroy();
+      await until(() => connectionsOf(gone) === 0);
+      const stopped = daemon.close();
+      await stays.connection.untilClosed();
+      await stopped;
+      t.same(daemon.sessions(), []);
+      const ended = log.filter(({ message }) => message === 'session ended').map(({ session }) => session);
+      for (const { tsih } of [a, killed, stays, gone])
+        t.ok(ended.includes(tsih), `session ${tsih} has ended`);
     },
   },
 ];

@@ -610,6 +610,42 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     },
   },
   {
+    id: 'ERL-22',
+    clause: 'RFC 7143 §7.9, §11.8',
+    level: 'MUST',
+    text: 'data that were only late are taken for the R2T that asked first; what lies behind them is asked for in its turn, without a gap',
+    async run(t, target) {
+      const session = await login(target, {
+        ...SOLICITED,
+        MaxBurstLength: '16384',
+        FirstBurstLength: '16384',
+      });
+      const data = pattern(32_768, 102);
+      const itt = session.sendCommand({ cdb: write10(3500, data.length / session.blockBytes), write: data });
+      const r2t = await session.expect(OP.R2T);
+      t.same([r2t.bufferOffset, r2t.desiredLength], [0, 16_384]);
+      const piece = (dataSN: number): Pdu =>
+        answer(session, r2t, data, {
+          dataSN,
+          from: dataSN * 8192,
+          end: (dataSN + 1) * 8192,
+          final: dataSN === 1,
+        });
+      session.connection.send(piece(0));
+      const again = await session.expect(OP.R2T);
+      t.same([again.bufferOffset, again.dataSN], [8192, 1], 'the second half was overdue');
+      session.connection.send(piece(1));
+      const next = await session.expect(OP.R2T);
+      t.same([next.bufferOffset, next.desiredLength, next.dataSN], [16_384, 16_384, 2]);
+      // Also what the other R2T asked for comes, and is dropped: all of it is here, or asked for by another.
+      session.answerR2T(again, data);
+      t.same(await session.fence(), []);
+      session.answerR2T(next, data);
+      t.equal((await session.finish(itt, { write: data })).status, STATUS.GOOD);
+      await wrote(t, session, 3500, data);
+    },
+  },
+  {
     id: 'ERL-18',
     clause: 'RFC 7143 §11.16, §11.2.1.8',
     level: 'MUST',

@@ -71,13 +71,14 @@ function renderRates(now: IoStatus, before: IoStatus, elapsedMs: number): string
 }
 
 export function renderSessions(sessions: readonly SessionStatus[], now: number, indent = ''): string {
-  const rows = sessions.map(({ id, initiator, address, luns, since, user }) => [
+  const rows = sessions.map(({ id, initiator, connections, address, luns, since, user }) => [
     String(id),
     initiator,
+    String(connections),
     address,
     luns.join(','),
     duration(now - Date.parse(since)),
     user ?? '-',
   ]);
-  return table(['session', 'initiator', 'address', 'LUNs', 'since', 'user'], rows, indent);
+  return table(['session', 'initiator', 'connections', 'address', 'LUNs', 'since', 'user'], rows, indent);
 }

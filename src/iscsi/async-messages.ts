@@ -61,9 +61,12 @@ export class AsyncMessages {
     this.#message(ASYNC_EVENT.LOGOUT_REQUEST, { third: withinSeconds });
   }
 
-  /** Event 2: this connection is about to be dropped; the initiator may come back after `time2Wait` seconds. */
-  connectionDropping(cid: number, time2Wait: number): void {
-    this.#message(ASYNC_EVENT.CONNECTION_DROP, { first: cid, second: time2Wait });
+  /**
+   * Event 2: this connection is about to be dropped; the initiator may come back after `time2Wait` seconds, and has
+   * `time2Retain` seconds from then on to reassign its tasks. 0: they end at once.
+   */
+  connectionDropping(cid: number, time2Wait: number, time2Retain: number): void {
+    this.#message(ASYNC_EVENT.CONNECTION_DROP, { first: cid, second: time2Wait, third: time2Retain });
   }
 
   /** Event 3: all connections of the session are about to be dropped. */

@@ -416,10 +416,11 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   readonly #continue = (): void => {
     if (this.#stalled || this.#phase === 'closed' || this.#parsing) return;
     this.#run();
-    if (!this.#isStalled()) this.wire.resume();
+    if (!this.stalled) this.wire.resume();
   };
 
-  #isStalled(): boolean {
+  /** FullFeatureOwner. */
+  get stalled(): boolean {
     return this.#stalled;
   }
 
@@ -449,7 +450,9 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   }
 
   #announceDrop(): void {
-    if (this.#phase === 'full-feature')
-      this.#fullFeature?.messages.connectionDropping(this.cid, this.#parameters.time2WaitSeconds);
+    if (this.#phase !== 'full-feature') return;
+    const { time2WaitSeconds, time2RetainSeconds } = this.#parameters;
+    const retained = this.#session?.recoversConnections === true ? time2RetainSeconds : 0;
+    this.#fullFeature?.messages.connectionDropping(this.cid, time2WaitSeconds, retained);
   }
 }

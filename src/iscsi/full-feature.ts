@@ -30,7 +30,7 @@ import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { Recovery } from './recovery.js';
 import type { ResponseFence } from './response-fence.js';
-import { Retained, type KeptTask } from './retained.js';
+import { nextNumber, Retained, type KeptTask } from './retained.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
 import type { TextExchange } from './text-exchange.js';
@@ -96,7 +96,8 @@ export class FullFeature implements TaskHost, Carrier {
     return this.#session.expCmdSN;
   }
   maxCmdSN(): number {
-    return this.#session.maxCmdSN(this.#unlisted);
+    // What nobody reads opens no window: those who live are told instead.
+    return this.#closed ? this.#session.announcedMaxCmdSN : this.#session.maxCmdSN(this.#unlisted);
   }
   takeTransferTag(): number {
     return this.#session.takeTransferTag();
@@ -115,14 +116,14 @@ export class FullFeature implements TaskHost, Carrier {
     const shut = this.#session.windowIsShut;
     this.#session.tasks.delete(task.itt);
     // It ended without a word, and nothing else may be due that would tell of the place.
-    if (shut && this.#session.hasRoom && !this.over) this.#tell(TAG_NONE);
+    if (shut && this.#session.hasRoom) this.#session.tellWindow(this);
     this.#recycle(task);
     // Perhaps the last one that its connection was waiting for.
     this.#owner.pin(0);
   }
 
   discarded(task: IscsiTask): void {
-    if (this.over || this.#session.endingOwnTasks || this.parameters.taskReporting !== 'FastAbort') return;
+    if (this.over || this.parameters.taskReporting !== 'FastAbort' || !this.#session.tellsOfEnd(this)) return;
     this.messages.tasksTerminated(task.lunHigh, task.lunLow);
   }
 
@@ -324,17 +325,27 @@ export class FullFeature implements TaskHost, Carrier {
     else if (!task.aborted) {
       const { sent } = task;
       // The medium may still work for it: its tag is free, and the response true, once that is over.
-      this.#session.abort(task, () => {
-        if (!this.over || this.#session.lost.of(this) !== undefined) this.respondTo(sent, sense);
-      });
+      this.#session.abort(task, () => this.#respondInOrder(sent, sense));
     }
+  }
+
+  #respondInOrder(sent: SentOfTask, sense: Buffer): void {
+    const send = (): this | undefined => {
+      if (this.over && this.#session.lost.of(this) === undefined) return undefined;
+      this.respondTo(sent, sense);
+      return this;
+    };
+    const { fence } = this;
+    if (fence === undefined) send();
+    else fence.pass({ wantsFence: false, send });
   }
 
   /** A response with sense data of this layer, kept like any other. */
   respondTo(sent: SentOfTask, sense: Buffer): void {
     const { itt, lunHigh, lunLow, expDataSN, snackTag } = sent;
     const record = this.retained?.begin(itt, lunHigh, lunLow);
-    if (record?.pdus.length === 0) Object.assign(record, { first: expDataSN, snackTag });
+    if (record !== undefined && nextNumber(record) === 0)
+      Object.assign(record, { first: expDataSN, snackTag });
     const data = Buffer.alloc(2 + sense.length);
     data.writeUInt16BE(sense.length);
     sense.copy(data, 2);
@@ -350,6 +361,10 @@ export class FullFeature implements TaskHost, Carrier {
   /** NOP-In as a ping (§11.19): the initiator has to answer. */
   ping(): void {
     this.#tell(this.takeTransferTag());
+  }
+
+  tellNumbers(): void {
+    if (!this.over) this.#tell(TAG_NONE);
   }
 
   /** A NOP-In carries the numbers of now; one without a tag wants no answer. */
@@ -404,6 +419,11 @@ export class FullFeature implements TaskHost, Carrier {
   }
   get blocked(): boolean {
     return this.transmit.blocked;
+  }
+
+  /** Nothing is read, so that data which don't come may well be here. */
+  get stalled(): boolean {
+    return this.#owner.stalled;
   }
 
   /** The connection is gone: nothing waits any more. */

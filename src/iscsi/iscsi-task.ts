@@ -73,6 +73,8 @@ export class IscsiTask extends Task {
   #heldStatus = 0;
   #heldSense: Buffer | undefined;
   #held = false;
+  /** What is held waits for other responses of the session, and for no data any more. */
+  #atFence = false;
   /** Counts what was held, so that a task that is used again is told from itself. */
   #holding = 0;
 
@@ -90,6 +92,7 @@ export class IscsiTask extends Task {
     this.#dataSN = 0;
     this.#reservedBytes = 0;
     this.#held = false;
+    this.#atFence = false;
     this.out.reset();
   }
 
@@ -290,24 +293,31 @@ export class IscsiTask extends Task {
     const host = this.host;
     const pieces = this.#pieces;
     this.#pieces = [];
-    if (!this.aborted && this.#piecesHost !== host) this.#sendRecut(pieces);
-    else if (!this.aborted) {
-      for (let i = 0; i < pieces.length; i++) this.#sendPiece(host, pieces[i], i === pieces.length - 1);
-      host.transmit.schedule();
-      this.#dataInEnded();
-    } else this.#finish();
+    if (this.aborted) {
+      this.#finish();
+      return;
+    }
+    // None is longer than the first.
+    if (this.#piecesHost !== host || pieces[0].length > host.sendSegmentBytes) {
+      this.#sendRecut(pieces);
+      return;
+    }
+    for (let i = 0; i < pieces.length; i++) this.#sendPiece(host, pieces[i], i === pieces.length - 1);
+    host.transmit.schedule();
+    this.#dataInEnded();
   }
 
-  /** The task was reassigned meanwhile: other lengths and digests hold. */
+  /** Other lengths and digests hold than when they were cut: the task was reassigned, or a text negotiation came. */
   #sendRecut(pieces: readonly Piece[]): void {
-    for (const { buffer, offset, length } of pieces)
+    pieces.forEach(({ buffer, offset, length }, index) => {
+      const isLast = index === pieces.length - 1;
       for (let sent = 0; sent < length;) {
         const bytes = this.reserveDataIn(length - sent);
         buffer.copy(this.inBuffer, this.inOffset, offset + sent, offset + sent + bytes);
         sent += bytes;
-        this.commitDataIn(false);
+        this.commitDataIn(isLast && sent === length);
       }
-    this.#dataInEnded();
+    });
   }
 
   #sendPiece(host: TaskHost, piece: Piece, last: boolean): void {
@@ -387,7 +397,8 @@ export class IscsiTask extends Task {
     if (fence === undefined) return false;
     const wants = wantsFence(this.cdb, status, sense);
     if (!wants && !fence.up) return false;
-    this.#hold(status, sense);
+    if (!this.#held) this.#hold(status, sense);
+    this.#atFence = true;
     const holding = this.#holding;
     fence.pass({
       wantsFence: wants,
@@ -395,7 +406,7 @@ export class IscsiTask extends Task {
         // Aborted meanwhile, and perhaps somebody else's by now.
         if (this.#holding !== holding || !this.#held) return undefined;
         const { host } = this;
-        this.releaseHeld();
+        this.#release();
         return host;
       },
     });
@@ -410,22 +421,28 @@ export class IscsiTask extends Task {
     this.over = true;
   }
 
-  /** The last data of a task that had already ended arrived: its status can go. */
+  /** The last data of a task that had already ended arrived: its status can go, in its order. */
   releaseHeld(): void {
-    if (!this.#held) return;
+    if (!this.#held || this.#atFence) return;
+    if (this.aborted || !this.#waitsAtFence(this.#heldStatus, this.#heldSense)) this.#release();
+  }
+
+  #release(): void {
     this.#held = false;
+    this.#atFence = false;
     if (!this.aborted) this.#respond(this.#heldStatus, this.#heldSense);
     this.#finish();
   }
 
-  /** The session is over: a status that waits for data will never be sent. */
+  /** Its status will never be sent: the session is over, or the initiator has ended the task. */
   abandonHeld(): void {
+    if (!this.#held) return;
     this.aborted = true;
     this.out.stop();
-    this.releaseHeld();
+    this.#release();
   }
 
-  /** True while the status waits for the initiator's data. */
+  /** True while the status waits for the initiator's data, or for other responses. */
   get held(): boolean {
     return this.#held;
   }

@@ -34,8 +34,8 @@ export interface TasksOfHost {
 export class LostConnections {
   readonly #all = new Set<LostConnection>();
   readonly #tasks: TasksOfHost;
-  /** Called before there is one more. */
-  onAdd: (() => void) | undefined;
+  /** Called when there is one more. */
+  onAdded: (() => void) | undefined;
   /** Called when the time of one was up. */
   onExpired: (() => void) | undefined;
 
@@ -49,8 +49,13 @@ export class LostConnections {
 
   add(cid: number, host: TaskHost, loggedOut: boolean, address: string): void {
     this.prune();
-    this.onAdd?.();
     this.#all.add({ cid, host, loggedOut, address, timer: this.#expiry(host) });
+    this.onAdded?.();
+  }
+
+  /** True while a connection has something to recover. */
+  hasWork(host: TaskHost): boolean {
+    return this.#tasks.has(host) || host.retained?.keepsResponses === true;
   }
 
   /**
@@ -59,8 +64,7 @@ export class LostConnections {
    */
   prune(): void {
     for (const lost of [...this.#all]) {
-      const { host, loggedOut } = lost;
-      if (loggedOut && !this.#tasks.has(host) && host.retained?.keepsResponses !== true) this.#remove(lost);
+      if (lost.loggedOut && !this.hasWork(lost.host)) this.#remove(lost);
     }
   }
 

@@ -243,10 +243,13 @@ export class OutTransfer {
     return this.#recover();
   }
 
-  /** Asks again for data that are overdue. Returns a fault if that has been tried too often. */
-  overdue(nowMs: number): DataOutFault | undefined {
+  /**
+   * Asks again for data that are overdue; `deafMs`: when the connection was last not read. Returns a fault if that has
+   * been tried too often.
+   */
+  overdue(nowMs: number, deafMs: number): DataOutFault | undefined {
     const patienceMs = OVERDUE_MS * 2 ** Math.min(this.#attempts, OVERDUE_DOUBLINGS_MAX);
-    if (nowMs - this.#heardMs < patienceMs) return undefined;
+    if (nowMs - Math.max(this.#heardMs, deafMs) < patienceMs) return undefined;
     const late = this.#open.at(0);
     if (late !== undefined && late.loose === undefined) {
       this.#late.push(late);
@@ -266,6 +269,8 @@ export class OutTransfer {
     this.#late.splice(index, 1);
     this.#late.push(...this.#open.filter(({ loose }) => loose === undefined));
     this.#open = [late];
+    // The other R2T may have asked for more than this one: what lies behind it is asked for in its turn.
+    this.#asked = late.end;
   }
 
   /** The sequence under way is given up; a new R2T asks for what is missing of it (recovery R2T, §7.8, §7.9). */

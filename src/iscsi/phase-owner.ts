@@ -14,6 +14,8 @@ export interface FullFeatureOwner {
   readonly heardAtMs: number;
   /** Most bytes that are kept to be sent again. */
   readonly retainedBytesMax: number;
+  /** What the peer sends is not read, until there is room for it. */
+  readonly stalled: boolean;
   /** StatSN of the next status. */
   statSN: number;
   pin(bytes: number): void;

@@ -81,7 +81,7 @@ function repeat(to: NewHost, retained: Retained, kept: KeptTask, response: Buffe
 function sendData(to: TaskHost, retained: Retained, kept: KeptTask, expDataSN: number): boolean {
   if (expDataSN > kept.first && expDataSN <= nextNumber(kept)) retained.releaseBelow(kept, expDataSN);
   if (!isWhole(kept)) return false;
-  if (kept.pdus.some((pdu) => pdu?.[0] === RESPONSE.DATA_IN)) resendData(to, retained, kept);
+  if (kept.pdus.some((pdu) => pdu[0] === RESPONSE.DATA_IN)) resendData(to, retained, kept);
   else retained.restart(kept);
   return true;
 }

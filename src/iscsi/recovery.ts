@@ -25,6 +25,8 @@ export interface RecoveringPhase extends TaskHost {
   /** Ends a task with sense data of this layer. */
   abandon(task: IscsiTask, sense: Buffer): void;
   ping(): void;
+  /** What the initiator sends is not read. */
+  readonly stalled: boolean;
 }
 
 export class Recovery {
@@ -33,6 +35,8 @@ export class Recovery {
   readonly retained: Retained;
   readonly #timer: NodeJS.Timeout;
   #askedMs = 0;
+  /** When something was last not read: what is missing until then may wait in the socket. */
+  #stalledMs = -Infinity;
   #patienceMs = STATUS_OVERDUE_MS;
 
   constructor(phase: RecoveringPhase, session: Session, retained: Retained) {
@@ -87,13 +91,14 @@ export class Recovery {
     const from = begin === 0 && run === 0 ? kept.first : begin;
     const end = run === 0 ? next : from + run;
     if (from < kept.first || from > end || end > next) return REJECT.PROTOCOL_ERROR;
-    const wanted = kept.pdus.slice(from - kept.first, end - kept.first);
-    const whole = wanted.filter((pdu) => pdu !== undefined);
-    if (whole.length < wanted.length) return REJECT.SNACK_REJECT;
+    if (from === end) return undefined;
+    const start = kept.first + kept.missing;
+    if (from < start) return REJECT.SNACK_REJECT;
+    const wanted = kept.pdus.slice(from - start, end - start);
     // Whoever takes less than before has to ask for a new cut (§11.16.3).
     const { sendSegmentBytes } = this.#phase;
-    if (whole.some((pdu) => pdu.readUIntBE(5, 3) > sendSegmentBytes)) return REJECT.PROTOCOL_ERROR;
-    for (const pdu of whole) resend(this.#phase, pdu);
+    if (wanted.some((pdu) => pdu.readUIntBE(5, 3) > sendSegmentBytes)) return REJECT.PROTOCOL_ERROR;
+    for (const pdu of wanted) resend(this.#phase, pdu);
     return undefined;
   }
 
@@ -124,7 +129,7 @@ export class Recovery {
     if (kept === undefined || begin !== 0 || run !== 0 || tag === 0xffffffff || tag === 0)
       return REJECT.PROTOCOL_ERROR;
     // It is for data of reads: R2Ts are asked for by Data/R2T SNACK (§11.16.1).
-    if (kept.pdus.some((pdu) => pdu?.[0] === RESPONSE.R2T)) return REJECT.PROTOCOL_ERROR;
+    if (kept.pdus.some((pdu) => pdu[0] === RESPONSE.R2T)) return REJECT.PROTOCOL_ERROR;
     if (!isWhole(kept)) return REJECT.SNACK_REJECT;
     const { statSN } = kept;
     const response = statSN === undefined ? undefined : this.retained.status(statSN)?.pdu;
@@ -137,10 +142,12 @@ export class Recovery {
 
   #tick(nowMs: number): void {
     const { tasks } = this.#session;
+    if (this.#phase.stalled) this.#stalledMs = nowMs;
     for (const task of [...tasks.values()]) {
       // The end of one starts those that waited for it, and these may have ended, too.
       if (tasks.get(task.itt) !== task || task.host !== this.#phase || !task.out.expectsMore()) continue;
-      if (task.out.overdue(nowMs) !== undefined) this.#phase.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
+      if (task.out.overdue(nowMs, this.#stalledMs) !== undefined)
+        this.#phase.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
     }
     const since = this.retained.waitingSinceMs;
     if (since === undefined || this.#phase.transmit.blocked) return;

@@ -32,7 +32,7 @@ function place(host: TaskHost, header: Buffer, data: Buffer): number {
 }
 
 /** True if all unacknowledged PDUs of the task are still kept. */
-export const isWhole = (task: KeptTask): boolean => !task.pdus.includes(undefined);
+export const isWhole = ({ missing }: KeptTask): boolean => missing === 0;
 
 /**
  * All unacknowledged data of a task, cut to what the initiator now takes: DataSN counts from the acknowledgement
@@ -42,7 +42,7 @@ export function resendData(host: TaskHost, retained: Retained, task: KeptTask): 
   const before = task.pdus;
   retained.restart(task);
   for (const pdu of before) {
-    if (pdu === undefined || pdu[0] !== RESPONSE.DATA_IN) continue;
+    if (pdu[0] !== RESPONSE.DATA_IN) continue;
     const position = pdu.readUInt32BE(40);
     for (let at = BHS_BYTES; at < pdu.length;) {
       const end = Math.min(pdu.length, at + host.sendSegmentBytes);

@@ -7,7 +7,8 @@
  *   DataSN or R2TSN
  *
  * A PDU is kept as header and data, without digests and padding: those belong to the connection that it is sent on. The
- * bytes are bounded: data go first, those of the oldest task before others, and a request for them is then rejected.
+ * bytes are bounded, with what it costs to keep each piece: data go first, those of the oldest task before others, and a
+ * request for them is then rejected.
  */
 import { BHS_BYTES } from './constants.js';
 import { dataOffset } from './framing.js';
@@ -16,6 +17,8 @@ import { serialAdd, serialDistance } from './serial.js';
 
 /** Responses that wait for an acknowledgement; what is beyond them has a peer that acknowledges nothing. */
 const STATUSES_MAX = 4096;
+/** What it costs to keep a PDU, beside its bytes, or a tag: the objects that hold it. */
+const KEEPING_BYTES = 128;
 
 /** What was sent for one task. */
 export interface KeptTask {
@@ -24,8 +27,10 @@ export interface KeptTask {
   readonly lunLow: number;
   /** The data acknowledgement reference number: the first DataSN or R2TSN that is not acknowledged (§11.5.6). */
   first: number;
-  /** PDUs from `first` on; undefined: no longer kept. */
-  pdus: (Buffer | undefined)[];
+  /** PDUs from `first` on that are no longer kept, for want of room. */
+  missing: number;
+  /** Those behind them. */
+  pdus: Buffer[];
   /** StatSN of its response, once there is one. */
   statSN: number | undefined;
   /** Of the last R-Data SNACK, which its response has to carry (§11.16.3). */
@@ -35,7 +40,9 @@ export interface KeptTask {
 }
 
 /** DataSN or R2TSN of what a task sends next: all before it have been sent (ExpDataSN of its response). */
-export const nextNumber = ({ first, pdus }: KeptTask): number => first + pdus.length;
+export const nextNumber = ({ first, missing, pdus }: KeptTask): number => first + missing + pdus.length;
+
+const costOf = ({ length }: Buffer): number => length + KEEPING_BYTES;
 
 interface KeptStatus {
   readonly pdu: Buffer;
@@ -61,6 +68,8 @@ export class Retained {
   readonly #withData = new Set<KeptTask>();
   /** Tasks by the tags of their Data-In PDUs that asked for an acknowledgement. */
   readonly #asking = new Map<number, KeptTask>();
+  /** The last tag that was given up for want of room: an answer to it, or to one before it, is late and not wrong. */
+  #givenUpTag: number | undefined;
   /** The oldest StatSN that is not acknowledged. */
   #acknowledged: number;
 
@@ -102,6 +111,7 @@ export class Retained {
       lunHigh,
       lunLow,
       first: 0,
+      missing: 0,
       pdus: [],
       statSN: undefined,
       snackTag: 0,
@@ -116,7 +126,7 @@ export class Retained {
     const pdu = copyOf(sent);
     task.pdus.push(pdu);
     this.#withData.add(task);
-    this.#bytes += pdu.length;
+    this.#bytes += costOf(pdu);
     this.#shrink();
   }
 
@@ -124,16 +134,17 @@ export class Retained {
   expectAcknowledgement(tag: number, task: KeptTask, dataSN: number): void {
     task.tags.set(tag, dataSN + 1);
     this.#asking.set(tag, task);
+    this.#bytes += KEEPING_BYTES;
   }
 
   /** Keeps a numbered response, in the place of an earlier one of the same number. */
   keepStatus(statSN: number, sent: SentPdu, task?: KeptTask): void {
     const pdu = copyOf(sent);
     const before = this.#statuses.get(statSN);
-    if (before !== undefined) this.#bytes -= before.pdu.length;
+    if (before !== undefined) this.#bytes -= costOf(before.pdu);
     this.#statuses.set(statSN, { pdu, task, sentMs: before?.sentMs ?? performance.now() });
     if (task !== undefined) task.statSN = statSN;
-    this.#bytes += pdu.length;
+    this.#bytes += costOf(pdu);
     if (this.#statuses.size > STATUSES_MAX)
       for (const oldest of this.#statuses.keys()) {
         this.#forgetStatus(oldest);
@@ -162,7 +173,8 @@ export class Retained {
   acknowledgeData(tag: number, next: number): boolean {
     const task = this.#asking.get(tag);
     const least = task?.tags.get(tag);
-    if (task === undefined || least === undefined) return false;
+    if (task === undefined || least === undefined)
+      return this.#givenUpTag !== undefined && serialDistance(tag, this.#givenUpTag) <= 0;
     if (next < least || next > nextNumber(task)) return false;
     this.releaseBelow(task, next);
     return true;
@@ -170,20 +182,28 @@ export class Retained {
 
   /** The initiator has everything below `number`. */
   releaseBelow(task: KeptTask, number: number): void {
-    const released = task.pdus.splice(0, number - task.first);
-    for (const pdu of released) this.#bytes -= pdu?.length ?? 0;
+    const count = number - task.first;
+    const gone = Math.min(count, task.missing);
+    task.missing -= gone;
+    for (const pdu of task.pdus.splice(0, count - gone)) this.#bytes -= costOf(pdu);
     task.first = number;
     for (const [tag, next] of task.tags) if (next <= number) this.#dropTag(task, tag);
   }
 
   #dropTag(task: KeptTask, tag: number): void {
     task.tags.delete(tag);
-    this.#asking.delete(tag);
+    if (this.#asking.delete(tag)) this.#bytes -= KEEPING_BYTES;
   }
 
   /** All that is kept of a task goes: it will be sent anew, from the acknowledgement reference number on. */
   restart(task: KeptTask): void {
-    for (const pdu of task.pdus) this.#bytes -= pdu?.length ?? 0;
+    this.#dropData(task);
+    task.missing = 0;
+  }
+
+  /** With the tags of those that asked for an acknowledgement. */
+  #dropData(task: KeptTask): void {
+    for (const pdu of task.pdus) this.#bytes -= costOf(pdu);
     task.pdus = [];
     this.#withData.delete(task);
     for (const tag of [...task.tags.keys()]) this.#dropTag(task, tag);
@@ -193,13 +213,14 @@ export class Retained {
   take(itt: number): { task: KeptTask; response: Buffer | undefined } | undefined {
     const task = this.#tasks.get(itt);
     if (task === undefined) return undefined;
-    const { pdus, statSN } = task;
+    const { missing, pdus, statSN } = task;
     const status = statSN === undefined ? undefined : this.#statuses.get(statSN);
     if (statSN !== undefined && status !== undefined) {
       this.#statuses.delete(statSN);
-      this.#bytes -= status.pdu.length;
+      this.#bytes -= costOf(status.pdu);
     }
     this.forget(task);
+    task.missing = missing;
     task.pdus = pdus;
     task.statSN = undefined;
     return { task, response: status?.pdu };
@@ -210,7 +231,7 @@ export class Retained {
     const known = this.#tasks.get(task.itt);
     if (known !== undefined) this.forget(known);
     this.#tasks.set(task.itt, task);
-    for (const pdu of task.pdus) this.#bytes += pdu?.length ?? 0;
+    for (const pdu of task.pdus) this.#bytes += costOf(pdu);
     if (task.pdus.length > 0) this.#withData.add(task);
     this.#shrink();
   }
@@ -231,17 +252,21 @@ export class Retained {
     const status = this.#statuses.get(statSN);
     if (status === undefined) return;
     this.#statuses.delete(statSN);
-    this.#bytes -= status.pdu.length;
+    this.#bytes -= costOf(status.pdu);
     if (status.task !== undefined) this.forget(status.task);
+  }
+
+  #giveUp(tag: number): void {
+    const before = this.#givenUpTag;
+    if (before === undefined || serialDistance(tag, before) > 0) this.#givenUpTag = tag;
   }
 
   #shrink(): void {
     if (this.#bytes <= this.#bytesMax) return;
     for (const task of this.#withData) {
-      const { pdus } = task;
-      for (const pdu of pdus) this.#bytes -= pdu?.length ?? 0;
-      task.pdus = pdus.map(() => undefined);
-      this.#withData.delete(task);
+      for (const tag of task.tags.keys()) this.#giveUp(tag);
+      task.missing += task.pdus.length;
+      this.#dropData(task);
       if (this.#bytes <= this.#bytesMax) return;
     }
     for (const statSN of [...this.#statuses.keys()]) {

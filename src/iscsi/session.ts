@@ -79,6 +79,8 @@ export class Session {
   #transferTag = 0;
   readonly #fencesWanted: boolean;
   #endingOwnTasks = false;
+  /** By which of its connections a function came that ends many tasks, while it does. */
+  #issuer: TaskHost | undefined;
   /** All its connections are to go, so that none is worth recovering. */
   #ending = false;
 
@@ -167,8 +169,9 @@ export class Session {
     this.#leave(connection);
     if (host === undefined) return;
     this.order.drop(host);
-    this.lost.add(cid, host, loggedOut, remoteAddress);
-    if (this.connections.size > 0) this.lost.prune();
+    // With others left, one that the initiator knows to be gone is of use for its tasks alone.
+    if (!loggedOut || this.connections.size === 0 || this.lost.hasWork(host))
+      this.lost.add(cid, host, loggedOut, remoteAddress);
   }
 
   /** A new command takes this tag, so that nobody asks any more for what an earlier one with it has sent. */
@@ -182,7 +185,7 @@ export class Session {
     host?.retained?.acknowledge(expStatSN, host.peekStatSN());
   }
 
-  /** All connections but one leave the session, which is to end with that. */
+  /** All connections but one leave the session, which is to end with that. `done` is called when their tasks have ended. */
   dropOthers(but: number, why: string, done: () => void = () => undefined): void {
     this.#ending = true;
     const others = [...this.connections.values()].filter(({ cid }) => cid !== but);
@@ -207,11 +210,30 @@ export class Session {
     return this.#endingOwnTasks;
   }
 
-  endsOwnTasks(action: () => void): void {
-    const before = this.#endingOwnTasks;
+  /** `issuer`: the connection by which its initiator has asked for the end of many tasks. */
+  endsOwnTasks(action: () => void, issuer?: TaskHost): void {
+    const before = { ending: this.#endingOwnTasks, issuer: this.#issuer };
     this.#endingOwnTasks = true;
-    action();
-    this.#endingOwnTasks = before;
+    this.#issuer = issuer;
+    try {
+      action();
+    } finally {
+      this.#endingOwnTasks = before.ending;
+      this.#issuer = before.issuer;
+    }
+  }
+
+  /**
+   * True if the end of a task of this connection is told to its initiator (FastAbort, §4.2.3.4 f): where another session
+   * ends it, or a function for many tasks that came by another connection of this one.
+   */
+  tellsOfEnd(host: TaskHost): boolean {
+    return !this.#endingOwnTasks || (this.#issuer !== undefined && this.#issuer !== host);
+  }
+
+  /** True once all its connections are to go: none may join it any more. */
+  get ending(): boolean {
+    return this.#ending;
   }
 
   /** True while something is under way that ends without the initiator, and then gives back what it holds. */
@@ -233,6 +255,17 @@ export class Session {
     const wanted = serialAdd(this.expCmdSN, this.window - 1 - this.tasks.size - unlisted);
     if (serialDistance(wanted, this.#maxCmdSN) > 0) this.#maxCmdSN = wanted;
     return this.#maxCmdSN;
+  }
+
+  /** MaxCmdSN as the initiator knows it, or will. */
+  get announcedMaxCmdSN(): number {
+    return this.#maxCmdSN;
+  }
+
+  /** A place has come up with a task of `host`, which said nothing itself: by a connection that lives. */
+  tellWindow(host: TaskHost): void {
+    const own = [...this.connections.values()].find((connection) => connection.host === host);
+    (own ?? this.anyConnection())?.host?.tellNumbers();
   }
 
   /** True while the initiator knows of no place for a command. */

@@ -87,7 +87,7 @@ export class Sessions {
     });
     const session = new Session(tsih, request, nexus, this.#limits.commandWindow);
     made.session = session;
-    session.lost.onAdd = () => this.#makeRoomForLost();
+    session.lost.onAdded = () => this.#boundLost();
     session.lost.onExpired = () => {
       if (session.connections.size === 0 && session.lost.size === 0)
         this.end(session, 'connection-lost', 'no connection came back in time');
@@ -107,8 +107,8 @@ export class Sessions {
    */
   #join(request: EnterRequest): { status: LoginStatus; session?: Session } {
     const session = this.#byTsih.get(request.tsih);
-    if (session === undefined || this.find(request.target.name, request.identity) !== session)
-      return { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST };
+    const known = session !== undefined && this.find(request.target.name, request.identity) === session;
+    if (!known || session.ending) return { status: LOGIN_STATUS.SESSION_DOES_NOT_EXIST };
     if (session.identity.user !== request.identity.user)
       return { status: LOGIN_STATUS.AUTHORIZATION_FAILURE };
     if (JSON.stringify(session.nexus.luns) !== JSON.stringify(request.luns))
@@ -118,6 +118,7 @@ export class Sessions {
       return { status: LOGIN_STATUS.TOO_MANY_CONNECTIONS };
     // Connection reinstatement (§6.3.4): the old connection is logged out, with its tasks or for their recovery; the
     // session goes on.
+    session.connections.set(request.cid, request.connection);
     if (old !== undefined) {
       if (session.recoversConnections) {
         session.acknowledge(old, request.expStatSN);
@@ -126,7 +127,6 @@ export class Sessions {
       old.drop('its connection was reinstated');
     }
     session.lost.logOut(request.cid, request.expStatSN);
-    session.connections.set(request.cid, request.connection);
     session.lost.prune();
     return { status: LOGIN_STATUS.SUCCESS, session };
   }
@@ -151,9 +151,9 @@ export class Sessions {
   }
 
   /** The tasks of lost connections are kept; of too many, those of the session that has most of them go first. */
-  #makeRoomForLost(): void {
+  #boundLost(): void {
     const all = this.all();
-    if (all.reduce((sum, { lost }) => sum + lost.size, 0) < LOST_MAX) return;
+    if (all.reduce((sum, { lost }) => sum + lost.size, 0) <= LOST_MAX) return;
     const most = all.reduce((a, b) => (b.lost.size > a.lost.size ? b : a));
     most.lost.dropOldest();
   }

@@ -25,6 +25,8 @@ export interface TaskHost extends FencedConnection {
   /** MaxCmdSN to announce now. */
   maxCmdSN(): number;
   takeTransferTag(): number;
+  /** Tells the initiator the command window of now, without being asked. */
+  tellNumbers(): void;
   /** Counts bytes that tasks hold; negative gives them back. */
   pin(bytes: number): void;
   /** The SCSI layer gives the task up: nothing more of it reaches the initiator. */

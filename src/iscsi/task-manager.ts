@@ -7,6 +7,7 @@
  *   commands numbered before it          are waited for                        are waited for
  *   data that R2Ts of ours asked for     are waited for, then the response     are not; they are dropped when they come
  *   other sessions                       find a unit attention                 are told by asynchronous event 5, too
+ *   other connections of the session     go on                                 are told by asynchronous event 5
  *
  * A wait has a limit: Linux by default answers no R2T once it has sent a reset, whatever was negotiated, and must not
  * hang on that.
@@ -24,6 +25,8 @@ import type { MessageSink } from './async-messages.js';
 const WAIT_MS = 1000;
 /** Functions that wait at once; more go on without waiting. */
 const WAITING_MAX = 64;
+/** Functions of a session that the medium, data or a fence keeps; of more none is begun (they are answered as rejected). */
+const UNDER_WAY_MAX = 512;
 /** From this iSCSIProtocolLevel on, RFC 7144's task management functions may be used (RFC 7144 §7.1.1). */
 const PROTOCOL_LEVEL_RFC7144 = 2;
 
@@ -38,7 +41,7 @@ const {
   TARGET_WARM_RESET,
   TASK_REASSIGN,
 } = TASK_MANAGEMENT;
-const { FUNCTION_COMPLETE, NOT_SUPPORTED, TASK_DOES_NOT_EXIST } = TASK_MANAGEMENT_RESPONSE;
+const { FUNCTION_COMPLETE, NOT_SUPPORTED, REJECTED, TASK_DOES_NOT_EXIST } = TASK_MANAGEMENT_RESPONSE;
 
 /** Functions that end several tasks, by what they reach. */
 const REACH: ReadonlyMap<number, 'unit' | 'nexus' | 'target'> = new Map([
@@ -79,6 +82,7 @@ export class TaskManager {
   /** Who waits for the data of a target transfer tag whose task was aborted. */
   readonly #late = new Map<number, () => void>();
   readonly #timers = new Set<NodeJS.Timeout>();
+  #underWay = 0;
 
   constructor(session: Session) {
     this.#session = session;
@@ -100,6 +104,7 @@ export class TaskManager {
     const { protocolLevel } = phase.parameters;
     if (functionCode > TASK_REASSIGN && protocolLevel < PROTOCOL_LEVEL_RFC7144)
       this.#respond(request, NOT_SUPPORTED);
+    else if (this.#underWay >= UNDER_WAY_MAX) this.#respond(request, REJECTED);
     else if (functionCode === TASK_REASSIGN) this.#reassign(request, view.getUint32(at + 36));
     else if (functionCode === ABORT_TASK) this.#abortTask(request, cmdSN, view.getUint32(at + 32));
     else {
@@ -172,29 +177,28 @@ export class TaskManager {
 
   #perform(request: Request): void {
     const session = this.#session;
-    const { functionCode, lunHigh, lunLow, referenced } = request;
+    const { phase, functionCode, lunHigh, lunLow, referenced } = request;
     const named = functionCode === ABORT_TASK || functionCode === QUERY_TASK;
     const affected = this.#affected(request);
     const owed = this.#owedTags(request, affected);
     const held = affected.filter((task) => task.held).map(({ itt }) => itt);
-    session.endsOwnTasks(() =>
-      session.target.port.manage(
-        {
-          nexus: session.nexus,
-          function: functionCode,
-          lunHigh,
-          lunLow,
-          task: named ? session.tasks.get(referenced) : undefined,
-        },
-        (response, additional) => {
-          const complete = response === FUNCTION_COMPLETE;
-          if (complete) this.#abandon(held);
-          this.#whenTaken(owed, () => {
-            this.#respondInOrder(request, response, additional);
-            if (complete && functionCode === TARGET_COLD_RESET) request.phase.targetWasReset();
-          });
-        },
-      ),
+    const task = named ? session.tasks.get(referenced) : undefined;
+    const ended = (response: number, additional: number): void => {
+      const complete = response === FUNCTION_COMPLETE;
+      if (complete) this.#abandon(held);
+      this.#whenTaken(owed, () => {
+        this.#respondInOrder(request, response, additional);
+        if (complete && functionCode === TARGET_COLD_RESET) phase.targetWasReset();
+      });
+    };
+    this.#underWay++;
+    session.endsOwnTasks(
+      () =>
+        session.target.port.manage(
+          { nexus: session.nexus, function: functionCode, lunHigh, lunLow, task },
+          ended,
+        ),
+      REACH.has(functionCode) ? phase : undefined,
     );
   }
 
@@ -219,7 +223,8 @@ export class TaskManager {
   /** Target transfer tags whose data the initiator still owes (§4.2.3.3 a). */
   #owedTags({ phase }: Request, tasks: readonly IscsiTask[]): number[] {
     if (phase.parameters.taskReporting === 'FastAbort') return [];
-    return tasks.flatMap((task) => task.out.openTags());
+    // By a connection that is gone no data will come.
+    return tasks.filter(({ host }) => !host.over).flatMap((task) => task.out.openTags());
   }
 
   #whenTaken(tags: readonly number[], done: () => void): void {
@@ -247,9 +252,9 @@ export class TaskManager {
   }
 
   /** Task Management Function Response (§11.6), with RFC 7144's additional response information. */
-  #respond({ phase, itt }: Request, response: number, additional = 0): void {
+  #respond({ phase, itt }: Request, response: number): void {
     if (phase.over) return;
-    this.#send(phase, itt, response, additional);
+    this.#send(phase, itt, response, 0);
   }
 
   /** The response to a function for many tasks wants a fence (§4.2.2.3.4), but where all connections end with it. */
@@ -257,17 +262,15 @@ export class TaskManager {
     const { phase, functionCode, itt } = request;
     const wantsFence =
       response === FUNCTION_COMPLETE && REACH.has(functionCode) && functionCode !== TARGET_COLD_RESET;
+    const send = (): ManagedPhase | undefined => {
+      this.#underWay--;
+      if (phase.over) return undefined;
+      this.#send(phase, itt, response, additional);
+      return phase;
+    };
     const { fence } = phase;
-    if (fence === undefined) this.#respond(request, response, additional);
-    else
-      fence.pass({
-        wantsFence,
-        send: () => {
-          if (phase.over) return undefined;
-          this.#send(phase, itt, response, additional);
-          return phase;
-        },
-      });
+    if (fence === undefined) send();
+    else fence.pass({ wantsFence, send });
   }
 
   #send(phase: ManagedPhase, itt: number, response: number, additional: number): void {

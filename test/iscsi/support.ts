@@ -32,6 +32,9 @@ export class MemoryPort implements ScsiPort {
   /** Reads are answered in a later turn, through `segmentDataIn`. */
   asynchronous = false;
   answered = 0;
+  /** Task management functions end when `endFunctions` says so. */
+  slowFunctions = false;
+  readonly #functions: (() => void)[] = [];
 
   constructor(bytes: number) {
     this.memory = Buffer.alloc(bytes);
@@ -55,8 +58,20 @@ export class MemoryPort implements ScsiPort {
 
   manage(request: TaskManagementRequest, done: (response: number, additional: number) => void): void {
     const { task } = request;
-    if (task !== undefined && this.stuck.has(task)) this.#abort(task);
-    done(0, 0);
+    const end = (): void => {
+      if (task !== undefined && this.stuck.has(task)) this.#abort(task);
+      done(0, 0);
+    };
+    if (!this.slowFunctions) end();
+    else {
+      task?.discard();
+      this.#functions.push(end);
+    }
+  }
+
+  endFunctions(): void {
+    this.slowFunctions = false;
+    for (const end of this.#functions.splice(0)) end();
   }
 
   #abort(task: Task): void {
