@@ -8,9 +8,8 @@ import { run, Running, succeed } from '../conformance/support/processes.js';
 import { startTgtd } from '../conformance/support/tgtd.js';
 
 const READY_MS = 60_000;
-const CLDD = join(ROOT, 'bin/cldd');
-/** The build that the bench itself belongs to is what is measured. */
-const ENVIRONMENT = { ...process.env, CLDD_DIST: join(import.meta.dirname, '..') };
+/** The build that the bench itself belongs to is what is measured, unless another checkout is named. */
+const OWN = { program: join(ROOT, 'bin/cldd'), dist: join(import.meta.dirname, '..') };
 
 /** One target while it runs. */
 export interface Peer {
@@ -44,29 +43,38 @@ function store(folder: string, name: string, bytes: number): string {
   return file;
 }
 
-/** cldd with its defaults: one target on a partition of a little more than twice the size, new unless it is kept. */
+/**
+ * cldd with its defaults: one target on a partition of a little more than twice the size, new unless it is kept. `checkout`:
+ * the folder of another version, which has been built there.
+ */
 export async function startCldd(
   folder: string,
   bytes: number,
   name = 'cldd',
-  { keep = false, env: more = {} }: { keep?: boolean; env?: NodeJS.ProcessEnv } = {},
+  {
+    keep = false,
+    env: more = {},
+    checkout,
+  }: { keep?: boolean; env?: NodeJS.ProcessEnv; checkout?: string } = {},
 ): Promise<Peer> {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${name}.partition`);
   const socket = join(folder, `${name}.sock`);
   const target = `iqn.2026-01.org.example:${name}`;
   const size = String(Math.ceil((bytes * 2.1 + (64 << 20)) / 4096) * 4096);
-  const env = ENVIRONMENT;
-  if (!keep) await succeed(CLDD, ['init', file, '--size', size, '--yes', '--thin'], { env });
+  const { program, dist } =
+    checkout === undefined ? OWN : { program: join(checkout, 'bin/cldd'), dist: join(checkout, 'dist') };
+  const env = { ...process.env, CLDD_DIST: dist };
+  if (!keep) await succeed(program, ['init', file, '--size', size, '--yes', '--thin'], { env });
   const args = ['serve', '--partition', file, '--portal', '127.0.0.1:0'];
-  const daemon = new Running(CLDD, [...args, '--target', target, '--socket', socket], {
+  const daemon = new Running(program, [...args, '--target', target, '--socket', socket], {
     env: { ...env, ...more },
   });
   const [, port] = await daemon.waitFor(/^cldd ready: \S+ on 127\.0\.0\.1:(\d+)/m, READY_MS);
   const url = `iscsi://127.0.0.1:${port}/${target}`;
   return {
     name,
-    version: (await succeed(CLDD, ['--version'], { env })).trim(),
+    version: (await succeed(program, ['--version'], { env })).trim(),
     pid: daemon.pid,
     url: `${url}/0`,
     file,

@@ -17,6 +17,10 @@ export interface Results {
 const DISABLED = 'cldd';
 const ENABLED = 'cldd, slave enabled';
 const BASE = 'tgtd';
+/** Another version of cldd. */
+export const BEFORE = 'before';
+/** Of its rate, the least that a change may leave. */
+const KEPT = 0.98;
 
 export const median = (values: readonly number[]): number => {
   const sorted = values.toSorted((a, b) => a - b);
@@ -57,16 +61,51 @@ function figures(measured: readonly Measured[] | undefined): string {
   return `${rate} · ${p50.toFixed(0)} / ${p99.toFixed(0)} · ${cpu.toFixed(1)}`;
 }
 
-export function toMarkdown(results: Results): string {
-  const { rows, peers, settings } = results;
+/** Where, with what, how and when it was measured. */
+function circumstances({ at, machine, node, peers, settings }: Results): string {
+  const versions = Object.entries(peers).map(([column, version]) => `${column}: ${version}`);
+  const { rounds, seconds, region } = settings;
+  return `${machine}; Node ${node}; ${versions.join(', ')}. ${rounds} rounds of ${seconds} s, ${region >> 20} MiB of each LUN; ${at}.`;
+}
+
+/** What came of it in absolute figures, all columns. */
+function absolute({ rows, peers }: Results): string[] {
   const columns = Object.keys(peers);
-  const others = columns.filter((column) => ![DISABLED, ENABLED, BASE].includes(column));
+  return [
+    'Commands a second · latency p50 / p99 in µs · processor time of the target for one command in µs (medians).',
+    '',
+    `| workload | ${columns.join(' | ')} |`,
+    `|---|${columns.map(() => '---|').join('')}`,
+    ...rows.map(
+      ({ workload, measured }) =>
+        `| ${[workload.title, ...columns.map((column) => figures(measured[column]))].join(' | ')} |`,
+    ),
+  ];
+}
+
+/** cldd beside another version of itself. */
+export function toComparison(results: Results): string {
   const lines = [
-    `${results.machine}; Node ${results.node}; ${Object.entries(peers)
-      .map(([column, version]) => `${column}: ${version}`)
-      .join(
-        ', ',
-      )}. ${settings.rounds} rounds of ${settings.seconds} s, ${settings.region >> 20} MiB of each LUN; ${results.at}.`,
+    circumstances(results),
+    '',
+    'Rates as ratios to the version before: the median of all rounds, and the range.',
+    '',
+    '| workload | ratio |',
+    '|---|---|',
+    ...results.rows.map(
+      ({ workload, measured }) => `| ${workload.title} | ${cell(ratio(measured, DISABLED, BEFORE), KEPT)} |`,
+    ),
+    '',
+    ...absolute(results),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+export function toMarkdown(results: Results): string {
+  const { rows, peers } = results;
+  const others = Object.keys(peers).filter((column) => ![DISABLED, ENABLED, BASE].includes(column));
+  const lines = [
+    circumstances(results),
     '',
     'Rates as ratios to tgtd with its defaults: the median of all rounds, and the range.',
     '',
@@ -78,14 +117,7 @@ export function toMarkdown(results: Results): string {
       return `| ${[workload.title, ...cells, ...others.map((column) => cell(ratio(measured, column)))].join(' | ')} |`;
     }),
     '',
-    'Commands a second · latency p50 / p99 in µs · processor time of the target for one command in µs (medians).',
-    '',
-    `| workload | ${columns.join(' | ')} |`,
-    `|---|${columns.map(() => '---|').join('')}`,
-    ...rows.map(
-      ({ workload, measured }) =>
-        `| ${[workload.title, ...columns.map((column) => figures(measured[column]))].join(' | ')} |`,
-    ),
+    ...absolute(results),
   ];
   return `${lines.join('\n')}\n`;
 }

@@ -8,7 +8,7 @@ import { compileLoad } from './load.js';
 import { type Entrant, diverge, fillAndCheck, measure } from './measure.js';
 import { BEHAVIOUR, SHORT_BEHAVIOUR, behaviour } from './behaviour.js';
 import { type Peer, startCldd, startIstgt, startPrototype, startTgtdPeer } from './peers.js';
-import { type Results, toMarkdown, toSvg } from './report.js';
+import { BEFORE, type Results, toComparison, toMarkdown, toSvg } from './report.js';
 import { SCALING, SHORT_SCALING, scaling } from './scaling.js';
 import { WORKLOADS } from './workloads.js';
 
@@ -17,6 +17,7 @@ const HELP = `npm run bench -- [options]: compares cldd with other iSCSI targets
   --rows ID,…        only these rows (${WORKLOADS.map(({ id }) => id).join(', ')})
   --peers NAME,…     of tgtd, tuned, istgt (all unless told); none: cldd alone
   --prototype FILE   a Node script that serves env FILE on env PORT joins them
+  --before FOLDER    compares with the cldd of another checkout alone, which has been built there
   --rounds N         5
   --seconds N        of each run; 1.5
   --size MIB         of each LUN that are used; 1024
@@ -38,6 +39,7 @@ const { values } = parseArgs({
     rows: { type: 'string' },
     peers: { type: 'string' },
     prototype: { type: 'string' },
+    before: { type: 'string' },
     rounds: { type: 'string' },
     seconds: { type: 'string' },
     size: { type: 'string' },
@@ -110,8 +112,8 @@ async function bench(): Promise<void> {
       process.stderr.write(`${workload.title} …\n`);
       results.rows.push({ workload, measured: await measure(workload, entrants, settings) });
     }
-    process.stdout.write(toMarkdown(results));
-    if (values.save) save(results);
+    process.stdout.write(values.before === undefined ? toMarkdown(results) : toComparison(results));
+    if (values.save && values.before === undefined) save(results);
   } finally {
     for (const { peer } of entrants) await peer.stop();
     rmSync(folder, { recursive: true, force: true });
@@ -120,11 +122,12 @@ async function bench(): Promise<void> {
 
 /** Starts every target, fills its store and reads it back; with digests, too, if a row has them. */
 async function enter(entrants: Entrant[], folder: string, region: number, digests: boolean): Promise<void> {
-  const peers = values.peers?.split(',') ?? ['tgtd', 'tuned', 'istgt'];
-  const starts: [column: string, start: () => Promise<Peer>][] = [
-    ['cldd', () => startCldd(folder, region)],
-    ['cldd, slave enabled', () => startCldd(folder, region, 'cldd-slave')],
-  ];
+  const { before } = values;
+  const peers = values.peers?.split(',') ?? (before === undefined ? ['tgtd', 'tuned', 'istgt'] : []);
+  const starts: [column: string, start: () => Promise<Peer>][] = [['cldd', () => startCldd(folder, region)]];
+  if (before === undefined)
+    starts.push(['cldd, slave enabled', () => startCldd(folder, region, 'cldd-slave')]);
+  else starts.push([BEFORE, () => startCldd(folder, region, 'cldd-before', { checkout: resolve(before) })]);
   if (peers.includes('tgtd')) starts.push(['tgtd', () => startTgtdPeer(folder, region)]);
   if (peers.includes('tuned')) starts.push(['tgtd tuned', () => startTgtdPeer(folder, region, true)]);
   if (peers.includes('istgt')) starts.push(['istgt', () => startIstgt(folder, region)]);

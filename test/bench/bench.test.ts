@@ -4,6 +4,7 @@ import tap from 'tap';
 import { median, ratio } from '../../bench/report.js';
 import type { Measured } from '../../bench/load.js';
 import { needing } from '../../conformance/support/clients.js';
+import { ROOT } from '../../conformance/support/paths.js';
 import { run } from '../../conformance/support/processes.js';
 
 const PROGRAM = resolve(import.meta.dirname, '../../bench/run.js');
@@ -22,6 +23,15 @@ void tap.test(
     }
   },
 );
+
+void tap.test('--before compares with another build, and with nobody else', needing('gcc'), async (t) => {
+  const args = [PROGRAM, '--short', '--rows', 'read-1,write-1', '--before', ROOT];
+  const done = await run(process.execPath, args, { timeoutMs: 240_000 });
+  t.equal(done.code, 0, done.stderr);
+  t.match(done.stdout, /^\| workload \| cldd \| before \|$/m);
+  for (const title of ['random read, depth 1', 'random write, depth 1'])
+    t.match(done.stdout, new RegExp(`^\\| 4 KiB ${title} \\| \\d+\\.\\d+ \\([^|]+\\|$`, 'm'), title);
+});
 
 void tap.test('the short form of --scaling has a line for every size', needing('gcc'), async (t) => {
   const done = await run(process.execPath, [PROGRAM, '--short', '--scaling'], { timeoutMs: 240_000 });
