@@ -63,6 +63,10 @@ export class MemoryMedium implements Medium {
 
   writeAsync(position: number, buffer: Buffer, offset: number, length: number, done: MediumDone): void {
     this.waiting.push(() => {
+      if (this.fail === MEDIUM.FAILED) {
+        done(this.fail);
+        return;
+      }
       this.put(position, buffer, offset, length);
       done(MEDIUM.OK);
     });
@@ -72,11 +76,12 @@ export class MemoryMedium implements Medium {
   prepareWrite(_position: number, _length: number, done: MediumDone): MediumResult {
     if (this.fail === MEDIUM.FAILED) return this.fail;
     if (!this.held) return MEDIUM.OK;
-    this.waiting.push(() => done(MEDIUM.OK));
+    this.waiting.push(() => done(this.fail === MEDIUM.FAILED ? this.fail : MEDIUM.OK));
     return MEDIUM.PENDING;
   }
 
   unmap(position: number, length: number): MediumResult {
+    if (this.fail === MEDIUM.FAILED) return this.fail;
     if (this.held) return MEDIUM.PENDING;
     if (this.bytes.length > 0) this.bytes.fill(0, position, position + length);
     const first = Math.ceil(position / UNIT_BYTES) * UNIT_BYTES;
@@ -274,6 +279,11 @@ export function senseCode(sense: Buffer): string {
   const fixed = (sense[0] & 0x7f) === 0x70;
   const parts = fixed ? [sense[2] & 0x0f, sense[12], sense[13]] : [sense[1] & 0x0f, sense[2], sense[3]];
   return parts.map((part) => part.toString(16).padStart(2, '0')).join('/');
+}
+
+/** The byte that the field pointer of fixed format sense data names (SPC-6 §4.4.2.4.2); undefined if there is none. */
+export function fieldOf({ sense }: Outcome): number | undefined {
+  return sense !== undefined && (sense[15] & 0x80) !== 0 ? sense.readUInt16BE(16) : undefined;
 }
 
 export interface Warning {

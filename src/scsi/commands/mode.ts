@@ -144,12 +144,18 @@ function modeSelect(task: Task, list: Buffer): void {
   enforce(task, unit, changes);
 }
 
-/** The block descriptor may only repeat what is (block length 512, all blocks or "no change"). */
+/**
+ * The block descriptor may only repeat what is: block length 512, and all blocks, which may also be said as 0 or as the
+ * highest number that there is room for (SBC-5 §6.5.2).
+ */
 function descriptorFits(unit: LogicalUnit, descriptor: Buffer, long: boolean): boolean {
-  const count = long ? Number(descriptor.readBigUInt64BE(0)) : descriptor.readUInt32BE(0);
+  const count = long ? descriptor.readBigUInt64BE(0) : BigInt(descriptor.readUInt32BE(0));
   const length = long ? descriptor.readUInt32BE(12) : descriptor.readUIntBE(5, 3);
-  const all = long ? unit.blocks : Math.min(unit.blocks, 0xffff_ffff);
-  return (count === 0 || count === all || count >= 0xffff_ffff) && (length === BLOCK_BYTES || length === 0);
+  const highest = long ? 0xffff_ffff_ffff_ffffn : 0xffff_ffffn;
+  return (
+    (count === 0n || count === BigInt(unit.blocks) || count === highest) &&
+    (length === BLOCK_BYTES || length === 0)
+  );
 }
 
 function enforce(task: Task, unit: LogicalUnit, changes: PageChange[]): void {

@@ -203,8 +203,8 @@ function run(task: Task, path: Path, ranges: readonly Range[], rod: Rod | undefi
       next(after);
     };
     if (rod === undefined || step.from === undefined) {
-      fillRange(to, step.to * BLOCK_BYTES, bytes, undefined, stop, (after) => {
-        result.bytes += bytes;
+      const filling = fillRange(to, step.to * BLOCK_BYTES, bytes, undefined, stop, (after) => {
+        result.bytes += filling.doneBytes;
         done(after);
       });
       return;
