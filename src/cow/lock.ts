@@ -5,6 +5,9 @@
  * taken for it) and the boot. It comes into being whole, by link(2), so nobody ever reads half of it. A lock whose
  * holder is gone may be replaced, but only by one of those who want to: the right to replace a certain holder is
  * itself a lock, named after that holder, and taken in the same way.
+ *
+ * FAT and exFAT, which backup discs may have, know no link(2). There the file is made under its name by O_EXCL and filled
+ * at once; one that stays empty for UNFILLED_MS is taken for that of a process which died in between.
  */
 
 import { createHash, randomUUID } from 'node:crypto';
@@ -28,6 +31,11 @@ import { join } from 'node:path';
 import { OperationalError } from '../operational-error.js';
 
 const MAX_DEPTH = 4;
+/** Between the making of a lock and its first byte no more than this passes in a process that lives. */
+const UNFILLED_MS = 5000;
+const UNFILLED_LOOK_MS = 20;
+/** What link(2) and chmod(2) answer where the file system has no such thing. */
+const UNKNOWN_TO_FS = ['EPERM', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'] as const;
 
 export interface Lock {
   release(): void;
@@ -125,13 +133,11 @@ function namesIn(folder: string): string[] {
 function take(path: string, what: string, depth: number): void {
   const mine = identity();
   const fresh = `${path}.${randomUUID()}`;
-  writeFileSync(fresh, mine, { flag: 'wx' });
   try {
-    // Whatever the umask: other users have to see who holds it.
-    chmodSync(fresh, 0o644);
+    writeLock(fresh, mine);
     for (;;) {
-      if (tryLink(fresh, path)) return;
-      const holder = read(path);
+      if (tryPlace(fresh, path, mine)) return;
+      const holder = readFilled(path);
       if (holder === undefined) continue;
       if (isAlive(holder) || depth === MAX_DEPTH) throw busy(what, holder);
       replaceGone(path, holder, fresh, what, depth);
@@ -142,6 +148,17 @@ function take(path: string, what: string, depth: number): void {
   }
 }
 
+/** A whole lock, of a name that nothing has. */
+function writeLock(path: string, text: string): void {
+  writeFileSync(path, text, { flag: 'wx' });
+  try {
+    // Whatever the umask: other users have to see who holds it.
+    chmodSync(path, 0o644);
+  } catch (error) {
+    if (!UNKNOWN_TO_FS.some((code) => isCode(error, code))) throw error;
+  }
+}
+
 function replaceGone(path: string, holder: string, fresh: string, what: string, depth: number): void {
   const right = `${path}.after-${createHash('sha256').update(holder).digest('hex').slice(0, 16)}`;
   take(right, what, depth + 1);
@@ -149,22 +166,44 @@ function replaceGone(path: string, holder: string, fresh: string, what: string, 
     // Somebody who had the right before may have replaced the holder already.
     if (read(path) === holder) {
       const copy = `${fresh}.own`;
-      linkSync(fresh, copy);
-      renameSync(copy, path);
-      discard(copy);
+      try {
+        writeLock(copy, identity());
+        renameSync(copy, path);
+      } finally {
+        discard(copy);
+      }
     }
   } finally {
     discard(right);
   }
 }
 
-function tryLink(from: string, to: string): boolean {
+/** Gives what is whole the name, unless something has it. */
+function tryPlace(fresh: string, path: string, mine: string): boolean {
   try {
-    linkSync(from, to);
+    linkSync(fresh, path);
     return true;
   } catch (error) {
     if (isCode(error, 'EEXIST')) return false;
+    if (!UNKNOWN_TO_FS.some((code) => isCode(error, code))) throw error;
+  }
+  try {
+    writeFileSync(path, mine, { flag: 'wx' });
+  } catch (error) {
+    if (isCode(error, 'EEXIST')) return false;
     throw error;
+  }
+  // Had we slept before the first byte, somebody else may have its name now.
+  return read(path) === mine;
+}
+
+/** As `read`, but one that is being made is waited for, for a while. */
+function readFilled(path: string): string | undefined {
+  const began = performance.now();
+  for (;;) {
+    const holder = read(path);
+    if (holder !== '' || performance.now() - began > UNFILLED_MS) return holder;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, UNFILLED_LOOK_MS);
   }
 }
 

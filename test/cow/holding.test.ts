@@ -32,11 +32,15 @@ interface Locker {
 }
 
 /** A process of a user that takes the lock and keeps it until it is ended. */
-async function locker(user: number, folders: readonly string[]): Promise<Locker> {
+const locker = (user: number, folders: readonly string[]): Promise<Locker> =>
+  taker(user, `takeUuidLock(${JSON.stringify(UUID)}, 'the partition', ${JSON.stringify(folders)})`);
+
+/** The same by the call, perhaps with another module loaded before. */
+async function taker(user: number, call: string, ...flags: string[]): Promise<Locker> {
   const script = `
-    import { takeUuidLock } from ${JSON.stringify(join(modules, 'src/cow/lock.js'))};
+    import { takeLock, takeUuidLock } from ${JSON.stringify(join(modules, 'src/cow/lock.js'))};
     try {
-      takeUuidLock(${JSON.stringify(UUID)}, 'the partition', ${JSON.stringify(folders)});
+      ${call};
       console.log('held');
       setInterval(() => undefined, 1000);
     } catch (error) {
@@ -46,7 +50,7 @@ async function locker(user: number, folders: readonly string[]): Promise<Locker>
   delete env['NODE_OPTIONS'];
   const child = spawn(
     'setpriv',
-    ['--pdeathsig', 'KILL', '--reuid', String(user), '--regid', String(user), '--clear-groups', process.execPath, '--input-type=module', '-e', script], // prettier-ignore
+    ['--pdeathsig', 'KILL', '--reuid', String(user), '--regid', String(user), '--clear-groups', process.execPath, ...flags, '--input-type=module', '-e', script], // prettier-ignore
     { stdio: ['ignore', 'pipe', 'inherit'], cwd: folder, env },
   );
   const closed = once(child, 'close');
@@ -146,6 +150,33 @@ void t.test(
       t.equal(again.said, 'held', 'and the first one again');
       await again.end('SIGKILL');
     }
+  },
+);
+
+void t.test(
+  'Where there are no links, as on FAT and exFAT, a lock is held by one all the same',
+  { timeout: 120_000 },
+  async (t) => {
+    const place = join(folder, 'fat');
+    mkdirSync(place);
+    const path = join(place, 'lock');
+    const double = resolve(import.meta.dirname, 'no-links.js');
+    const call = `takeLock(${JSON.stringify(path)}, 'the place')`;
+    const take = (): Promise<Locker> => taker(process.getuid?.() ?? 0, call, '--import', double);
+    for (const round of [1, 2]) {
+      const all = await Promise.all([1, 2, 3, 4].map(take));
+      t.same(
+        all.map(({ said }) => said.split(':')[0]).sort(),
+        ['PARTITION_BUSY', 'PARTITION_BUSY', 'PARTITION_BUSY', 'held'],
+        `round ${round}: what the one of before left when it was killed is no hindrance`,
+      );
+      for (const one of all) await one.end('SIGKILL');
+    }
+    writeFileSync(path, '');
+    const next = await take();
+    t.equal(next.said, 'held', 'after one that died between the making and the first byte');
+    t.same(readdirSync(place), ['lock'], 'and nothing else is left there');
+    await next.end('SIGKILL');
   },
 );
 
