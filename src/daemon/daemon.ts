@@ -148,8 +148,11 @@ export class Daemon {
   }
 
   killSession(id: number): boolean {
+    const found = this.sessions().find((session) => session.id === id);
     const killed = this.#service?.kill(id) ?? false;
-    if (killed) this.#options.log.info({ session: id, by: 'operator' }, 'session killed');
+    const { target, initiator, address } = found ?? {};
+    if (killed)
+      this.#options.log.info({ session: id, target, initiator, address, by: 'operator' }, 'session killed');
     return killed;
   }
 

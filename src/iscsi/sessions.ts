@@ -94,11 +94,17 @@ export class Sessions {
     };
     session.connections.set(request.cid, request.connection);
     this.#byTsih.set(tsih, session);
+    this.#told(session, request);
+    return { status: LOGIN_STATUS.SUCCESS, session };
+  }
+
+  /** A session may have many connections, from several addresses: each is told. */
+  #told({ tsih, connections }: Session, { target, identity, address, cid }: EnterRequest): void {
+    const { initiatorName: initiator, user } = identity;
     this.#log.info(
-      { target: target.name, initiator: identity.initiatorName, address, session: tsih, user: identity.user },
+      { target: target.name, initiator, address, session: tsih, user, cid, connections: connections.size },
       'login',
     );
-    return { status: LOGIN_STATUS.SUCCESS, session };
   }
 
   /**
@@ -128,6 +134,7 @@ export class Sessions {
     }
     session.lost.logOut(request.cid, request.expStatSN);
     session.lost.prune();
+    this.#told(session, request);
     return { status: LOGIN_STATUS.SUCCESS, session };
   }
 
@@ -164,16 +171,21 @@ export class Sessions {
    */
   leave(session: Session, connection: SessionConnection, how: NexusEnd, why: string): void {
     if (session.connections.get(connection.cid) !== connection) return;
-    if (how === 'connection-lost' && this.#recovers(session, connection)) {
-      session.suspend(connection, false);
-      const { initiatorName: initiator } = session.identity;
-      const { tsih, target } = session;
-      this.#log.info(
-        { target: target.name, initiator, session: tsih, cid: connection.cid, why },
-        'connection lost: its commands wait to be reassigned',
-      );
-    } else if (session.connections.size === 1 && session.lost.size === 0) this.end(session, how, why);
+    const recovers = how === 'connection-lost' && this.#recovers(session, connection);
+    if (!recovers && session.connections.size === 1 && session.lost.size === 0) {
+      this.end(session, how, why);
+      return;
+    }
+    if (recovers) session.suspend(connection, false);
     else session.detach(connection);
+    const { initiatorName: initiator } = session.identity;
+    const { cid, remoteAddress: address } = connection;
+    this.#log.info(
+      { target: session.target.name, initiator, address, session: session.tsih, cid, why },
+      recovers
+        ? 'connection lost: its commands wait to be reassigned'
+        : 'connection ended: its session goes on',
+    );
   }
 
   #recovers(session: Session, connection: SessionConnection): boolean {

@@ -1,7 +1,11 @@
 /** What the log tells: who did what from where, without a secret, and not without bound (docs/monitoring.md). */
 import { chmodSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { join as place } from 'node:path';
 import tap from 'tap';
+import { join } from '../../conformance/rfc7143/connections.js';
+import { Session } from '../../conformance/rfc7143/session.js';
+import { ANY_PORT, startSite } from '../../conformance/rfc7143/site.js';
 import { needing } from '../../conformance/support/clients.js';
 import { run } from '../../conformance/support/processes.js';
 import { Partition } from '../../src/cow/partition.js';
@@ -31,8 +35,8 @@ void tap.test('every event is told with its initiator and address', needing('qem
         ['secret', SECRET],
         ['back', BACK],
       ] as const) {
-        writeFileSync(join(folder, name), `${secret}\n`);
-        chmodSync(join(folder, name), 0o600);
+        writeFileSync(place(folder, name), `${secret}\n`);
+        chmodSync(place(folder, name), 0o600);
       }
       const authentication = {
         users: [{ name: 'user', secretFile: 'secret' }],
@@ -93,6 +97,35 @@ void tap.test('every event is told with its initiator and address', needing('qem
   for (const secret of [SECRET, BACK, WRONG])
     for (const form of [secret, Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex')])
       t.notOk(all.includes(form), 'no secret in the log or the status');
+});
+
+void tap.test('each connection of a session is told, as it comes and as it goes', async (t) => {
+  const { at, daemon, log } = await startSite(t, ['one'], () => ({
+    portals: [ANY_PORT],
+    limits: { maxConnections: 4, errorRecoveryLevel: 2 },
+    targets: [target('one')],
+  }));
+  const told = (message: string): Logged[] => log.filter((entry) => entry.message === message);
+  for (const [level, gone] of [
+    ['0', 'connection ended: its session goes on'],
+    ['2', 'connection lost: its commands wait to be reassigned'],
+  ] as const) {
+    log.length = 0;
+    const keys = { MaxConnections: '4', ErrorRecoveryLevel: level };
+    const first = await Session.login(at('one'), { keys, cid: 1 });
+    const second = await join(at('one'), first, 2);
+    const from = { initiator: /^iqn\./, address: '127.0.0.1', target: `${PREFIX}one`, session: first.tsih };
+    t.match(told('login'), [
+      { ...from, cid: 1, connections: 1 },
+      { ...from, cid: 2, connections: 2 },
+    ]);
+    second.connection.destroy();
+    const deadline = performance.now() + 60_000;
+    while (told(gone).length === 0 && performance.now() < deadline) await sleep(10);
+    t.match(told(gone), [{ ...from, cid: 2, why: /./ }]);
+    daemon.killSession(first.tsih);
+    t.match(told('session killed'), [{ initiator: /^iqn\./, address: /^127\.0\.0\.1/, by: 'operator' }]);
+  }
 });
 
 void tap.test('a message that floods the log is counted instead', (t) => {
