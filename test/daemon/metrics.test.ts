@@ -6,6 +6,7 @@ import { connect } from 'node:net';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { load } from 'js-yaml';
 import tap from 'tap';
 import { needing } from '../../conformance/support/clients.js';
 import { run } from '../../conformance/support/processes.js';
@@ -97,7 +98,39 @@ void tap.test('GET /metrics tells what happened, by unit and class of command', 
   t.ok(named.length > 40);
   for (const name of new Set(named.map(([name]) => name)))
     t.match(body, new RegExp(`^${name}[ {]`, 'm'), `${name} of the dashboard or the rules exists`);
+
+  const expressions = ['grafana-dashboard.json', 'cldd.rules.yaml'].flatMap((name) =>
+    // JSON is YAML.
+    expressionsIn(load(readFileSync(join(packageRoot(), 'packaging/monitoring', name), 'utf8'))),
+  );
+  t.ok(expressions.length > 35);
+  for (const expression of expressions) {
+    const metrics = [...expression.matchAll(/\b(cldd_[a-z_]+)(?:\{([^}]*)\})?/g)];
+    t.ok(metrics.length > 0, expression);
+    const samplesOf = (name: string): string[] => body.match(new RegExp(`^${name}[ {].*$`, 'gm')) ?? [];
+    for (const [, name = '', selector = ''] of metrics)
+      for (const [, label = '', wanted = ''] of selector.matchAll(/(\w+)=~?"([^"]*)"/g))
+        for (const value of wanted.startsWith('$') ? ['[^"]+'] : wanted.split('|'))
+          t.ok(
+            samplesOf(name).some((sample) => new RegExp(`[{,]${label}="${value}"`).test(sample)),
+            `${name} has ${label}="${value}"`,
+          );
+    for (const [, list = ''] of expression.matchAll(/\bby \(([^)]*)\)/g))
+      for (const label of list.split(/, */))
+        t.ok(
+          metrics.some(([, name = '']) => samplesOf(name).some((sample) => sample.includes(`${label}="`))),
+          `a sum by ${label}`,
+        );
+  }
 });
+
+/** Every `expr` in it, wherever that stands. */
+function expressionsIn(value: unknown): string[] {
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([key, inner]) =>
+    key === 'expr' && typeof inner === 'string' ? [inner] : expressionsIn(inner),
+  );
+}
 
 void tap.test('the HTTP port answers nothing else, and is not there unless asked for', async (t) => {
   const { daemon, configure } = await serve(t, ['one'], MONITORED);
