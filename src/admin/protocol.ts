@@ -53,26 +53,28 @@ export interface SlaveExtent {
 
 const TARGET = { target: { type: 'string', minLength: 1, maxLength: 255 } };
 const FORCE = { force: { type: 'boolean' } };
+/** Nothing is changed; what would be is answered, or the error that the command would end with. */
+const DRY_RUN = { dryRun: { type: 'boolean' } };
 
 /** The commands, each with the JSON Schema of its arguments. */
 export const COMMANDS = {
   status: TARGET,
   targets: {},
   sessions: TARGET,
-  'session-kill': { session: { type: 'integer', minimum: 1, maximum: 65535 } },
-  'slave-enable': { ...TARGET, crashConsistent: { type: 'boolean' } },
-  'slave-disable': { ...TARGET, ...FORCE },
+  'session-kill': { session: { type: 'integer', minimum: 1, maximum: 65535 }, ...DRY_RUN },
+  'slave-enable': { ...TARGET, ...DRY_RUN, crashConsistent: { type: 'boolean' } },
+  'slave-disable': { ...TARGET, ...FORCE, ...DRY_RUN },
   'slave-read': {
     ...TARGET,
     generation: { type: 'integer', minimum: 1 },
     position: { type: 'integer', minimum: 0, multipleOf: 512 },
     length: { type: 'integer', minimum: 512, multipleOf: 512 },
   },
-  rollback: { ...TARGET, ...FORCE },
+  rollback: { ...TARGET, ...FORCE, ...DRY_RUN },
   changes: { ...TARGET, since: { type: 'integer', minimum: 0 }, from: { type: 'integer', minimum: 0 } },
-  grow: TARGET,
-  reload: { dryRun: { type: 'boolean' } },
-  'log-level': { level: { enum: ['debug', 'info', 'warn', 'error', 'silent'] } },
+  grow: { ...TARGET, ...DRY_RUN },
+  reload: DRY_RUN,
+  'log-level': { level: { enum: ['debug', 'info', 'warn', 'error', 'silent'] }, ...DRY_RUN },
 } as const;
 export type CommandName = keyof typeof COMMANDS;
 

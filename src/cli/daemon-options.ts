@@ -10,14 +10,16 @@ export interface DaemonOptions {
   config?: string;
   json?: boolean;
   quiet?: boolean;
+  dryRun?: boolean;
 }
 
-/** Adds --socket, --config and --json to a command. */
+/** Adds --socket, --config, --json and --quiet to a command. */
 export function withDaemon(command: Command): Command {
   return command
     .option('-s, --socket <path>', 'control socket of the daemon (also environment variable CLDD_SOCKET)')
     .option('-c, --config <file>', 'configuration file that names the control socket')
-    .option('--json', 'print JSON');
+    .option('--json', 'print JSON')
+    .option('-q, --quiet', 'print nothing unless it fails');
 }
 
 export function socketPath({ socket, config }: DaemonOptions): string {

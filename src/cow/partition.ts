@@ -8,7 +8,8 @@ import type { Changes, ChangesWindow } from './changes.js';
 import type { Counters } from './core.js';
 import { Engine } from './engine.js';
 import type { EngineOptions } from './recovery.js';
-import { growEngine } from './grow.js';
+import { growEngine, planGrowth } from './grow.js';
+import type { Growth } from './grow.js';
 import { initStore } from './init.js';
 import { takeLock, takeUuidLock } from './lock.js';
 import type { Lock } from './lock.js';
@@ -148,7 +149,7 @@ export class Partition {
    * @throws OperationalError MASTER_MOUNTED unless crashConsistent, ALREADY_ENABLED, PARTITION_FAILED
    */
   async enableSlave(options: { crashConsistent?: boolean } = {}): Promise<SlaveStatus> {
-    await this.#engine.enable(options.crashConsistent === true ? undefined : () => this.#requireQuiet());
+    await this.#engine.enable(options.crashConsistent === true ? undefined : () => this.requireQuiet());
     return this.status().slave;
   }
 
@@ -168,8 +169,14 @@ export class Partition {
   }
 
   /** Makes use of what the device gained. @throws OperationalError NOT_GROWN, TOO_MANY_SEGMENTS */
-  grow(): Promise<{ capacityBytes: number; addedBytes: number }> {
+  grow(): Promise<Growth> {
     return growEngine(this.#engine);
+  }
+
+  /** What `grow` would answer; nothing is changed. @throws OperationalError as grow does */
+  planGrow(): Growth {
+    const { capacityBytes, addedBytes } = planGrowth(this.#engine);
+    return { capacityBytes, addedBytes };
   }
 
   status(): PartitionStatus {
@@ -200,7 +207,8 @@ export class Partition {
     }
   }
 
-  #requireQuiet(): void {
+  /** No file system on the master is mounted, as far as its superblock tells. @throws OperationalError MASTER_MOUNTED */
+  requireQuiet(): void {
     const busy = findMounted((position, buffer) => {
       if (this.master.read(position, buffer, 0, buffer.length) !== RESULT.OK) {
         throw new OperationalError('MASTER_UNREADABLE', `the master can't be read at ${position}`);

@@ -37,21 +37,26 @@ const COMMANDS: Record<CommandName, Execute> = {
     const { name } = daemon.target(target);
     return sessions.filter((session) => session.target === name);
   },
-  'session-kill': (daemon, { session = 0 }) => {
-    if (!daemon.killSession(session))
+  'session-kill': (daemon, { session = 0, dryRun = false }) => {
+    const found = daemon.sessions().find(({ id }) => id === session);
+    if (found === undefined || !(dryRun || daemon.killSession(session)))
       throw new OperationalError(
         'NO_SUCH_SESSION',
         `there is no session ${session}; \`cldd sessions\` lists them`,
       );
-    return { session };
+    const { initiator, address, target = null } = found;
+    return { session, target, initiator, address, ...dry(dryRun) };
   },
-  'slave-enable': async (daemon, { target, crashConsistent = false }) => {
+  'slave-enable': async (daemon, { target, crashConsistent = false, dryRun = false }) => {
     const served = daemon.target(target);
+    if (dryRun)
+      return { target: served.name, enabled: true, ...served.would.enable({ crashConsistent }), dryRun };
     const { generation, enabledAt } = await served.enable({ crashConsistent });
     return { target: served.name, enabled: true, generation, enabledAt };
   },
-  'slave-disable': async (daemon, { target, force = false }) => {
+  'slave-disable': async (daemon, { target, force = false, dryRun = false }) => {
     const served = daemon.target(target);
+    if (dryRun) return { target: served.name, enabled: false, ...served.would.disable({ force }), dryRun };
     await served.disable({ force });
     return { target: served.name, enabled: false };
   },
@@ -59,8 +64,10 @@ const COMMANDS: Record<CommandName, Execute> = {
     const { name, partition } = daemon.target(target);
     return await readSlave(name, partition, { generation, position, length });
   },
-  rollback: async (daemon, { target, force = false }) => {
+  rollback: async (daemon, { target, force = false, dryRun = false }) => {
     const served = daemon.target(target);
+    if (dryRun)
+      return { target: served.name, ...served.would.rollback({ force }, daemon.sessions()), dryRun };
     await served.rollback({ force }, daemon.sessions());
     return { target: served.name, generation: served.partition.slave.generation };
   },
@@ -69,16 +76,20 @@ const COMMANDS: Record<CommandName, Execute> = {
     const { ranges, ...changes } = served.partition.changes(since);
     return { target: served.name, ...changes, since: since ?? null, ...(await pageOf(ranges, from)) };
   },
-  grow: async (daemon, { target }) => {
+  grow: async (daemon, { target, dryRun = false }) => {
     const served = daemon.target(target);
-    return { target: served.name, ...(await served.grow()) };
+    const grown = dryRun ? served.would.grow() : await served.grow();
+    return { target: served.name, ...grown, ...dry(dryRun) };
   },
   reload: (daemon, { dryRun }) => daemon.reload({ dryRun: dryRun === true }),
-  'log-level': (daemon, { level }) => {
+  'log-level': (daemon, { level, dryRun = false }) => {
+    if (dryRun) return { level: daemon.logLevel, next: level ?? daemon.logLevel, dryRun };
     if (level !== undefined) daemon.logLevel = level as LogLevel;
     return { level: daemon.logLevel };
   },
 };
+
+const dry = (dryRun: boolean): object => (dryRun ? { dryRun } : {});
 
 export async function answer(daemon: Daemon, { command, arguments: given }: Request): Promise<unknown> {
   return await COMMANDS[command](daemon, given);

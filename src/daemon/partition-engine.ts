@@ -42,6 +42,8 @@ export interface PartitionEngine {
   readonly state: StateStore;
   /** @throws OperationalError MASTER_MOUNTED, ALREADY_ENABLED */
   enableSlave(options?: { crashConsistent?: boolean }): Promise<PartitionStatus['slave']>;
+  /** @throws OperationalError MASTER_MOUNTED */
+  requireQuiet(): void;
   /** @throws OperationalError NOT_ENABLED */
   disableSlave(): Promise<void>;
   rollback(): Promise<void>;
@@ -50,6 +52,8 @@ export interface PartitionEngine {
   /** Told once, when the partition takes no more writes. */
   onFailure(listener: (error: Error) => void): void;
   grow(): Promise<object>;
+  /** What grow would answer; nothing is changed. @throws OperationalError as grow does */
+  planGrow(): object;
   status(): PartitionStatus;
   close(): Promise<void>;
 }

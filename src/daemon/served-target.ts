@@ -193,6 +193,42 @@ export class ServedTarget {
     });
   }
 
+  /**
+   * The same changes, only looked at: what they would come to, with the errors that they would end with.
+   * @throws {OperationalError} as each of them does
+   */
+  readonly would = {
+    enable: ({ crashConsistent }: { crashConsistent: boolean }): { generation: number } => {
+      const { enabled, generation } = this.partition.status().slave;
+      if (enabled) throw alreadyEnabled(this.name);
+      if (!crashConsistent) this.partition.requireQuiet();
+      return { generation: generation + 1 };
+    },
+    disable: ({ force }: { force: boolean }): { generation: number } => {
+      const { generation } = this.#requireEnabled();
+      const holders = this.scsi.slaveHolders();
+      if (holders.length > 0 && !force) throw held(this.name, holders);
+      return { generation };
+    },
+    rollback: (
+      { force }: { force: boolean },
+      sessions: readonly SessionInfo[],
+    ): { generation: number; divergedBytes: number; initiators: string[] } => {
+      const { generation, divergedBytes } = this.#requireEnabled();
+      const users = this.#masterUsers(sessions);
+      if (users.length > 0 && !force) throw masterInUse(this.name, users);
+      const initiators = sessions.filter(({ target }) => target === this.name).map((one) => one.initiator);
+      return { generation, divergedBytes, initiators };
+    },
+    grow: (): object => this.partition.planGrow(),
+  };
+
+  #requireEnabled(): PartitionStatus['slave'] {
+    const { slave } = this.partition.status();
+    if (slave.enabled) return slave;
+    throw new OperationalError('NOT_ENABLED', `the slave of ${this.name} is not enabled`);
+  }
+
   /** Ends a change under way, then makes everything durable. Sessions must be gone. */
   async close(): Promise<void> {
     await this.#inTurn(() => this.partition.close());
@@ -269,6 +305,13 @@ function held(target: string, holders: readonly NexusName[]): OperationalError {
   return new OperationalError(
     'SLAVE_HELD',
     `the slave of ${target} is mounted or open at ${list(holders)}: unmount it there first, or use --force`,
+  );
+}
+
+function alreadyEnabled(target: string): OperationalError {
+  return new OperationalError(
+    'ALREADY_ENABLED',
+    `the slave of ${target} is enabled already: disable it first`,
   );
 }
 

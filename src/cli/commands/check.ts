@@ -10,6 +10,7 @@ import { count, paint, print, printJson } from '../output.js';
 interface CheckCommandOptions {
   repair?: boolean;
   emptyState?: boolean;
+  dryRun?: boolean;
   json?: boolean;
   quiet?: boolean;
 }
@@ -22,16 +23,27 @@ export function addCheck(program: Command): void {
     )
     .option('--repair', 'write what is bad again from its whole copy; the partition must not be in use')
     .option('--empty-state', 'with --repair: if no copy of the state area is whole, empty it')
+    .option('--dry-run', 'with --repair: only say what it would write')
     .option('--json', 'print JSON')
     .option('-q, --quiet', 'print nothing but what is wrong')
-    .addHelpText('after', examples('cldd check /dev/sdb1', 'cldd check /dev/sdb1 --repair'))
+    .addHelpText(
+      'after',
+      examples(
+        'cldd check /dev/sdb1',
+        'cldd check /dev/sdb1 --repair --dry-run',
+        'cldd check /dev/sdb1 --repair',
+      ),
+    )
     .action(check);
 }
 
 async function check(path: string, options: CheckCommandOptions): Promise<void> {
-  const { repair = false, emptyState = false } = options;
+  const { repair = false, emptyState = false, dryRun = false } = options;
   if (emptyState && !repair) throw new UsageError('--empty-state needs --repair');
-  const result = await checkPartition(path, { repair, emptyState });
+  const result = await checkPartition(
+    path,
+    dryRun ? { repair: false, emptyState: false } : { repair, emptyState },
+  );
   if (options.json) printJson({ partition: path, ...result, shared: result.shared ?? null });
   else show(path, result, options.quiet === true);
   const { verdict, counts } = result;

@@ -15,6 +15,7 @@ export function addCompletion(program: Command): void {
     .command('completion')
     .addArgument(new Argument('<shell>', 'whose script to print').choices(Object.keys(SCRIPTS)))
     .description('Print a script by which a shell completes commands, options, targets and sessions.')
+    .option('-q, --quiet', 'print nothing: only whether there is a script for that shell')
     .addHelpText(
       'after',
       examples(
@@ -23,7 +24,7 @@ export function addCompletion(program: Command): void {
         'cldd completion fish > ~/.config/fish/completions/cldd.fish',
       ),
     )
-    .action((shell: Shell) => {
-      process.stdout.write(SCRIPTS[shell](modelOf(program)));
+    .action((shell: Shell, { quiet = false }: { quiet?: boolean }) => {
+      if (!quiet) process.stdout.write(SCRIPTS[shell](modelOf(program)));
     });
 }

@@ -12,6 +12,7 @@ import { parseCount } from '../size.js';
 interface DumpOptions {
   page?: number;
   json?: boolean;
+  quiet?: boolean;
 }
 
 export function addDump(program: Command): void {
@@ -20,11 +21,12 @@ export function addDump(program: Command): void {
     .description('Print what lies where on a partition, however damaged it is. Only reads.')
     .option('--page <number>', 'only this map page: the states of its 8,192 blocks', parseCount)
     .option('--json', 'print JSON')
+    .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText('after', examples('cldd dump /dev/sdb1', 'cldd dump /dev/sdb1 --page 0'))
     .action(dump);
 }
 
-async function dump(path: string, { page, json }: DumpOptions): Promise<void> {
+async function dump(path: string, { page, json, quiet }: DumpOptions): Promise<void> {
   const store = FileStore.open(path, 'read');
   try {
     if (page !== undefined) {
@@ -32,12 +34,12 @@ async function dump(path: string, { page, json }: DumpOptions): Promise<void> {
       const twins = superblock === undefined ? undefined : dumpPage(store, superblock, page);
       if (twins === undefined) throw new OperationalError('NO_SUCH_PAGE', `${path} has no map page ${page}`);
       if (json) printJson(twins);
-      else showPage(twins);
+      else if (!quiet) showPage(twins);
       return;
     }
     const found = dumpStore(store);
     if (json) printJson(found);
-    else show(found);
+    else if (!quiet) show(found);
   } finally {
     await store.close();
   }

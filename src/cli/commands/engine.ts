@@ -2,7 +2,6 @@
 import type { Command } from 'commander';
 import type { Arguments } from '../../admin/protocol.js';
 import type { ChangedRange } from '../../daemon/partition-engine.js';
-import type { DaemonStatus } from '../../daemon/status.js';
 import { OperationalError } from '../../operational-error.js';
 import type { DaemonOptions } from '../daemon-options.js';
 import { request, withDaemon } from '../daemon-options.js';
@@ -26,9 +25,8 @@ export function addEngineCommands(program: Command): void {
   withDaemon(program.command('rollback [target]'))
     .description("Make the master the slave's image again. What was written since the enable is lost.")
     .option('--yes', 'really do it')
-    .option('--dry-run', 'say how much would be lost, and who uses the master')
+    .option('--dry-run', 'say how much would be lost, or why it would be refused')
     .option('--force', 'even while an initiator uses the master')
-    .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText('after', examples('cldd rollback iqn.2026-01.com.example:files --yes'))
     .action(rollback);
   withDaemon(program.command('changes [target]'))
@@ -44,7 +42,7 @@ export function addEngineCommands(program: Command): void {
     .action(changes);
   withDaemon(program.command('grow [target]'))
     .description('Use what the device or file has gained in size; initiators are told of the new capacity.')
-    .option('-q, --quiet', 'print nothing unless it fails')
+    .option('--dry-run', 'say what would be done, or why it would be refused')
     .addHelpText('after', examples('truncate -s 200G /srv/files.cldd && cldd grow'))
     .action(grow);
 }
@@ -53,45 +51,33 @@ const named = (target: string | undefined): Arguments => (target === undefined ?
 
 async function rollback(
   target: string | undefined,
-  options: DaemonOptions & { yes?: boolean; force?: boolean; dryRun?: boolean },
+  options: DaemonOptions & { yes?: boolean; force?: boolean },
 ): Promise<void> {
-  if (options.dryRun === true) {
-    await planRollback(target, options);
-    return;
-  }
-  if (options.yes !== true) {
+  const { yes = false, force = false, dryRun = false } = options;
+  if (!yes && !dryRun) {
     throw new OperationalError(
       'NEEDS_YES',
       'a rollback throws away everything that was written to the master since the slave was enabled; say --yes to do it',
     );
   }
-  const answer = await request(options, 'rollback', { ...named(target), force: options.force ?? false });
-  const { target: name, generation } = answer as { target: string; generation: number };
+  const answer = (await request(options, 'rollback', { ...named(target), force, dryRun })) as RollbackAnswer;
   if (options.json) printJson(answer);
-  else if (!options.quiet) print(`${name}: the master is the slave of generation ${generation} again`);
+  else if (!options.quiet) print(dryRun ? plan(answer) : done(answer));
 }
 
-async function planRollback(target: string | undefined, options: DaemonOptions): Promise<void> {
-  const { targets } = (await request(options, 'status', named(target))) as DaemonStatus;
-  const [{ name, slave, sessions }, ...others] = targets;
-  if (others.length > 0)
-    throw new OperationalError(
-      'TARGET_AMBIGUOUS',
-      `say which target: ${targets.map((one) => one.name).join(', ')}`,
-    );
-  if (!slave.enabled)
-    throw new OperationalError(
-      'NOT_ENABLED',
-      `the slave of ${name} is not enabled: there is nothing to go back to`,
-    );
-  const { generation, divergedBytes } = slave;
-  const initiators = sessions.map(({ initiator }) => initiator);
-  if (options.json) printJson({ target: name, generation, divergedBytes, initiators });
-  else if (!options.quiet)
-    print(
-      `${name}: would become the slave of generation ${generation} again; ${bytes(divergedBytes)} of changes would be lost; logged in: ${initiators.join(', ') || 'nobody'}`,
-    );
+interface RollbackAnswer {
+  target: string;
+  generation: number;
+  /** Of a dry run. */
+  divergedBytes?: number;
+  initiators?: string[];
 }
+
+const done = ({ target, generation }: RollbackAnswer): string =>
+  `${target}: the master is the slave of generation ${generation} again`;
+
+const plan = ({ target, generation, divergedBytes = 0, initiators = [] }: RollbackAnswer): string =>
+  `${target}: would become the slave of generation ${generation} again; ${bytes(divergedBytes)} of changes would be lost; logged in: ${initiators.join(', ') || 'nobody'}`;
 
 async function changes(
   target: string | undefined,
@@ -105,7 +91,7 @@ async function changes(
   const all: ChangedRange[] = [];
   for (let page = first; ;) {
     if (options.json) all.push(...page.ranges);
-    else for (const { position, length } of page.ranges) print(`${position} ${length}`);
+    else if (!options.quiet) for (const { position, length } of page.ranges) print(`${position} ${length}`);
     if (page.next === null) break;
     page = (await request(options, 'changes', { ...given, from: page.next })) as ChangesPage;
   }
@@ -121,7 +107,7 @@ async function changes(
       capacityBytes,
       ranges: all,
     });
-  } else {
+  } else if (!options.quiet) {
     if (first.full) process.stderr.write('cldd: full: all of the master is listed\n');
     if (first.approximate)
       process.stderr.write('cldd: approximate: after a crash, more is listed than has changed\n');
@@ -129,7 +115,8 @@ async function changes(
 }
 
 async function grow(target: string | undefined, options: DaemonOptions): Promise<void> {
-  const answer = await request(options, 'grow', named(target));
+  const { dryRun = false } = options;
+  const answer = await request(options, 'grow', { ...named(target), dryRun });
   const {
     target: name,
     capacityBytes,
@@ -141,5 +128,7 @@ async function grow(target: string | undefined, options: DaemonOptions): Promise
   };
   if (options.json) printJson(answer);
   else if (!options.quiet)
-    print(`${name}: the master has ${bytes(capacityBytes)} now, ${bytes(addedBytes)} more`);
+    print(
+      `${name}: the master ${dryRun ? 'would have' : 'has'} ${bytes(capacityBytes)}${dryRun ? '' : ' now'}, ${bytes(addedBytes)} more`,
+    );
 }

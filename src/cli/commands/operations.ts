@@ -34,13 +34,12 @@ export function addOperations(program: Command): void {
     .description(
       'End a session; its initiator will probably log in again, unless the access rules forbid it.',
     )
-    .option('-q, --quiet', 'print nothing unless it fails')
+    .option('--dry-run', 'say what would be done, or why it would be refused')
     .addHelpText('after', examples('cldd session kill 3'))
     .action(killSession);
   withDaemon(program.command('reload'))
     .description("Take over what changed in the daemon's configuration file, without a restart.")
     .option('--dry-run', 'only say what would change')
-    .option('-q, --quiet', 'print nothing unless it fails')
     .addHelpText(
       'after',
       examples('cldd reload --dry-run', 'cldd config check /etc/cldd/cldd.yaml && cldd reload'),
@@ -49,17 +48,15 @@ export function addOperations(program: Command): void {
   withDaemon(program.command('log-level'))
     .addArgument(new Argument('[level]', 'the new level').choices(LOG_LEVELS))
     .description('Show or change the least important messages that the daemon logs.')
-    .option('-q, --quiet', 'print nothing unless it fails')
+    .option('--dry-run', 'only say what would change')
     .addHelpText('after', examples('cldd log-level', 'cldd log-level debug'))
     .action(logLevel);
 }
 
 async function targets(options: DaemonOptions): Promise<void> {
   const list = (await request(options, 'targets')) as TargetInfo[];
-  if (options.json) {
-    printJson(list);
-    return;
-  }
+  if (options.json) printJson(list);
+  if (options.json || options.quiet) return;
   const rows = list.map(({ name, partition, capacityBytes, slaveEnabled, rules, users }) => [
     name,
     partition,
@@ -78,16 +75,25 @@ async function sessions(target: string | undefined, options: DaemonOptions): Pro
     target === undefined ? {} : { target },
   )) as SessionStatus[];
   if (options.json) printJson(list);
-  else print(list.length === 0 ? 'no sessions' : renderSessions(list, Date.now()));
+  else if (!options.quiet) print(list.length === 0 ? 'no sessions' : renderSessions(list, Date.now()));
+}
+
+interface KilledSession {
+  initiator: string;
+  address: string;
 }
 
 async function killSession(session: number, options: DaemonOptions): Promise<void> {
-  const answer = await request(options, 'session-kill', { session });
+  const { dryRun = false } = options;
+  const answer = (await request(options, 'session-kill', { session, dryRun })) as KilledSession;
   if (options.json) printJson(answer);
-  else if (!options.quiet) print(`session ${session} ended`);
+  else if (!options.quiet)
+    print(
+      `session ${session} of ${answer.initiator} (${answer.address}) ${dryRun ? 'would be ended' : 'ended'}`,
+    );
 }
 
-async function reload(options: DaemonOptions & { dryRun?: boolean }): Promise<void> {
+async function reload(options: DaemonOptions): Promise<void> {
   const { dryRun = false } = options;
   const report = (await request(options, 'reload', { dryRun })) as ReloadReport;
   if (options.json) {
@@ -109,9 +115,14 @@ async function reload(options: DaemonOptions & { dryRun?: boolean }): Promise<vo
 }
 
 async function logLevel(level: string | undefined, options: DaemonOptions): Promise<void> {
-  const answer = (await request(options, 'log-level', level === undefined ? {} : { level })) as {
-    level: string;
-  };
+  const { dryRun = false } = options;
+  const given = { dryRun, ...(level === undefined ? {} : { level }) };
+  const answer = (await request(options, 'log-level', given)) as { level: string; next?: string };
   if (options.json) printJson(answer);
-  else if (!options.quiet) print(answer.level);
+  else if (!options.quiet)
+    print(
+      answer.next === undefined || answer.next === answer.level
+        ? answer.level
+        : `${answer.level}, would be ${answer.next}`,
+    );
 }

@@ -19,6 +19,7 @@ interface ServeOptions {
   advertise?: string;
   socket?: string;
   logLevel?: LogLevel;
+  quiet?: boolean;
 }
 
 const DEFAULT_PORTAL = '127.0.0.1:3260';
@@ -33,6 +34,7 @@ export function addServe(program: Command): void {
     .option('--advertise <host:port>', 'with --partition: address to name in SendTargets')
     .option('-s, --socket <path>', 'control socket, instead of the configured one')
     .addOption(new Option('--log-level <level>', 'instead of the configured one').choices(LOG_LEVELS))
+    .option('-q, --quiet', 'do not print the line that says it is ready; the log has its own level')
     .addHelpText(
       'after',
       examples(
@@ -59,9 +61,9 @@ async function serve(file: string | undefined, options: ServeOptions): Promise<v
   const log = createLog(configuration.logLevel);
   const reread = file === undefined ? {} : { reread: { file: resolve(file), load: () => override(load()) } };
   const open = file === undefined;
-  await runDaemon({ configuration, ...reread, log }, (daemon) =>
-    print(readyLine(daemon, configuration, open)),
-  );
+  await runDaemon({ configuration, ...reread, log }, (daemon) => {
+    if (options.quiet !== true) print(readyLine(daemon, configuration, open));
+  });
 }
 
 function source(file: string | undefined, options: ServeOptions): () => Configuration {

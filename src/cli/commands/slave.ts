@@ -22,7 +22,7 @@ export function addSlave(program: Command): void {
       '--crash-consistent',
       'also while a file system on the master is mounted: an image as after a power cut',
     )
-    .option('-q, --quiet', 'print nothing unless it fails')
+    .option('--dry-run', 'say what would be done, or why it would be refused')
     .addHelpText(
       'after',
       examples('cldd slave enable', 'cldd slave enable iqn.2026-01.com.example:files --json'),
@@ -31,7 +31,7 @@ export function addSlave(program: Command): void {
   withDaemon(slave.command('disable [target]'))
     .description('Take the slave away. Refused while an initiator has it open or mounted.')
     .option('--force', 'take it away from those who use it: they get I/O errors')
-    .option('-q, --quiet', 'print nothing unless it fails')
+    .option('--dry-run', 'say what would be done, or why it would be refused')
     .addHelpText('after', examples('cldd slave disable', 'cldd slave disable --force'))
     .action(disable);
 }
@@ -40,20 +40,26 @@ async function enable(
   target: string | undefined,
   options: DaemonOptions & { crashConsistent?: boolean },
 ): Promise<void> {
-  const { crashConsistent = false } = options;
-  const given = { crashConsistent, ...(target === undefined ? {} : { target }) };
+  const { crashConsistent = false, dryRun = false } = options;
+  const given = { crashConsistent, dryRun, ...(target === undefined ? {} : { target }) };
   const answer = (await request(options, 'slave-enable', given)) as SlaveAnswer;
   if (options.json) printJson(answer);
-  else if (!options.quiet) print(`${answer.target}: slave enabled, generation ${answer.generation}`);
+  else if (!options.quiet)
+    print(`${answer.target}: slave ${dryRun ? 'would be ' : ''}enabled, generation ${answer.generation}`);
 }
 
 async function disable(
   target: string | undefined,
   options: DaemonOptions & { force?: boolean },
 ): Promise<void> {
-  const { force = false } = options;
-  const given = { force, ...(target === undefined ? {} : { target }) };
+  const { force = false, dryRun = false } = options;
+  const given = { force, dryRun, ...(target === undefined ? {} : { target }) };
   const answer = (await request(options, 'slave-disable', given)) as SlaveAnswer;
   if (options.json) printJson(answer);
-  else if (!options.quiet) print(`${answer.target}: slave disabled`);
+  else if (!options.quiet)
+    print(
+      dryRun
+        ? `${answer.target}: slave would be disabled, with the image of generation ${answer.generation}`
+        : `${answer.target}: slave disabled`,
+    );
 }

@@ -8,6 +8,7 @@ import { OperationalError } from '../../operational-error.js';
 import type { DaemonOptions } from '../daemon-options.js';
 import { request, withDaemon } from '../daemon-options.js';
 import { examples } from '../examples.js';
+import { UsageError } from '../exit-codes.js';
 import { print, printJson } from '../output.js';
 import { renderStatus } from '../render-status.js';
 import type { Previous } from '../render-status.js';
@@ -41,16 +42,18 @@ export function addStatus(program: Command): void {
 async function metrics(options: DaemonOptions): Promise<void> {
   const current = (await request(options, 'status')) as DaemonStatus;
   if (options.json) printJson(current);
-  else process.stdout.write(renderPrometheus(current));
+  else if (!options.quiet) process.stdout.write(renderPrometheus(current));
 }
 
 async function status(target: string | undefined, options: StatusOptions): Promise<void> {
   const fetch = async (): Promise<DaemonStatus> =>
     (await request(options, 'status', target === undefined ? {} : { target })) as DaemonStatus;
+  if (options.watch !== undefined && options.quiet === true)
+    throw new UsageError('--watch shows something, and --quiet does not: leave one of them away');
   if (options.watch === undefined) {
     const current = await fetch();
     if (options.json) printJson(current);
-    else print(renderStatus(current));
+    else if (!options.quiet) print(renderStatus(current));
     return;
   }
   await watch(fetch, options.watch === true ? WATCH_SECONDS : options.watch, options.json === true);
