@@ -7,6 +7,7 @@ import net from 'node:net';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
+import { createFolder } from '../../src/cli/backup/folder.js';
 import { Cldd, EXIT } from '../support/cldd.js';
 import { needing } from '../support/clients.js';
 import { ROOT } from '../support/paths.js';
@@ -45,6 +46,8 @@ void t.test(
     await files.login();
     const master = await files.disk(0);
     const backups = path.join(cldd.folder, 'backups');
+    // As `cldd backup --create` makes it, once.
+    createFolder(backups);
     const hooks = await hooksOn(guest, cldd.folder, master);
     t.teardown(() => hooks.close());
     const nightly = await timersCommand(

@@ -8,6 +8,7 @@ const REFUSALS: ReadonlySet<string> = new Set([
   'MASTER_IN_USE',
   'MASTER_MOUNTED',
   'NEEDS_YES',
+  'NO_BACKUP_FOLDER',
   'NOT_ENABLED',
   'BACKUP_EXISTS',
   'PARTITION_BUSY',

@@ -26,15 +26,16 @@ export async function main(argv: readonly string[]): Promise<number> {
 function report(error: unknown): void {
   // Commander has told it already.
   if (error instanceof CommanderError) return;
-  if (error instanceof ConfigurationError) process.stderr.write(`${printable(error.message)}\n`);
-  else process.stderr.write(`cldd: ${printable(explain(error))}\n`);
+  if (error instanceof ConfigurationError)
+    process.stderr.write(`${printable(error.message, { lines: true })}\n`);
+  else process.stderr.write(`cldd: ${explain(error)}\n`);
 }
 
 function explain(error: unknown): string {
-  if (error instanceof OperationalError) return error.message;
-  if (!(error instanceof Error)) return String(error);
+  if (error instanceof OperationalError) return printable(error.message);
+  if (!(error instanceof Error)) return printable(String(error));
   const { code, path } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC') return `the disc is full${path === undefined ? '' : ` (${path})`}`;
-  if (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code)) return error.message;
-  return `unforeseen error, please report it: ${error.stack ?? error.message}`;
+  if (code === 'ENOSPC') return printable(`the disc is full${path === undefined ? '' : ` (${path})`}`);
+  if (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code)) return printable(error.message);
+  return printable(`unforeseen error, please report it: ${error.stack ?? error.message}`, { lines: true });
 }

@@ -12,11 +12,11 @@ export function print(line: string): void {
 
 /**
  * Text of others (names of files, words of a daemon or a backup) for a terminal: control characters, which it would obey,
- * are shown as \\xNN. Ends of lines stay.
+ * are shown as \\xNN, ends of lines included, unless `lines` says that they are ours.
  */
-export function printable(text: string): string {
+export function printable(text: string, { lines = false } = {}): string {
   return text.replace(
-    /(?!\n)\p{Cc}/gu,
+    lines ? /(?!\n)\p{Cc}/gu : /\p{Cc}/gu,
     (letter) => `\\x${(letter.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`,
   );
 }
@@ -88,7 +88,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   });
   made.push(
     head.map((name) => paint('dim', name)),
-    ...rows.map((row) => row.map(printable)),
+    ...rows.map((row) => row.map((cell) => printable(cell))),
   );
   return made
     .toString()

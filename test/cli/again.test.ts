@@ -18,7 +18,7 @@ import { needing } from '../../conformance/support/clients.js';
 import { Running, succeed } from '../../conformance/support/processes.js';
 import { BACKUP_VERSION, FrameWriter } from '../../src/cli/backup/format.js';
 import { Partition } from '../../src/cow/partition.js';
-import { PROGRAM, Served, cldd, env, parse, scratch, until } from './support.js';
+import { PROGRAM, Served, cldd, env, finishedIn, parse, scratch, until } from './support.js';
 
 const folder = scratch('again');
 const MIB = 1 << 20;
@@ -143,15 +143,10 @@ void tap.test('a backup that is run again', { ...needing('qemu-io'), timeout: 40
       ['cut off', (path: string) => truncateSync(path, statSync(path).size - 1)],
     ] as const) {
       t.equal((await ask('backup', '--to', backups, '--json')).code, EXIT.DONE);
-      const newest =
-        readdirSync(backups)
-          .filter((name) => name.endsWith('.cldd'))
-          .sort()
-          .at(-1) ?? '';
+      const newest = finishedIn(backups).at(-1) ?? '';
       await write(6, '0', '6M');
       await killed('--incremental');
-      for (const name of readdirSync(backups).filter((other) => other.endsWith('.cldd') && other !== newest))
-        rmSync(join(backups, name));
+      for (const name of finishedIn(backups)) if (name !== newest) rmSync(join(backups, name));
       spoil(join(backups, newest));
       const again = await ask('backup', '--to', backups, '--incremental', '--json');
       t.equal(again.code, EXIT.WARNINGS, again.stderr);
@@ -162,7 +157,7 @@ void tap.test('a backup that is run again', { ...needing('qemu-io'), timeout: 40
       t.equal((await cldd('verify', file)).code, EXIT.DONE);
     }
     await write(7, '0', '6M');
-    rmSync(join(backups, readdirSync(backups).sort()[0]));
+    rmSync(join(backups, finishedIn(backups)[0]));
     await killed('--incremental');
     const sound = await ask('backup', '--to', backups, '--incremental', '--json');
     t.match(parse(sound.stdout), { resumed: true, kind: 'incremental' });

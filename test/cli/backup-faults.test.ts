@@ -17,6 +17,7 @@ import { EXIT } from '../../conformance/support/cldd.js';
 import { needing } from '../../conformance/support/clients.js';
 import { run, succeed } from '../../conformance/support/processes.js';
 import { FrameWriter } from '../../src/cli/backup/format.js';
+import { createFolder } from '../../src/cli/backup/folder.js';
 import { frozenMark } from '../../src/cli/backup/thaw.js';
 import { PROGRAM, Served, cldd, env, parse, scratch, until } from './support.js';
 
@@ -157,16 +158,22 @@ void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
       const only = await cldd('backup', ...post, '--thaw-only', '--json');
       t.same([only.code, parse(only.stdout), times()], [EXIT.DONE, { thawed: true }, 1]);
       const idle = await cldd('backup', ...post, '--thaw-only');
-      t.same(
-        [idle.code, idle.stdout, times()],
-        [EXIT.DONE, 'nothing is left to thaw by that post hook\n', 1],
-      );
+      t.same([idle.code, idle.stdout, times()], [EXIT.DONE, 'nothing is left to thaw\n', 1]);
       await killBoth();
-      const other = await cldd('backup', '--to', to, '--post', 'false', '--thaw-only');
-      t.same([other.code, times()], [EXIT.DONE, 1], 'a thaw belongs to its freeze');
+      const another = ['backup', '--to', to, '--post', `echo y >> ${thawed}`, '--thaw-only'];
+      const stranger = another.toSpliced(1, 0, 'iqn.2026-01.org.example:other');
+      t.equal((await cldd(...stranger)).stdout, 'nothing is left to thaw\n', 'of another target');
+      const changed = await cldd(...another);
+      t.equal(changed.code, EXIT.WARNINGS, 'the hook was changed meanwhile');
+      t.match(changed.stderr, /post hook was another one, and the present one has run/);
+      t.equal(times(), 2);
+      await killBoth();
+      const none = await cldd('backup', '--to', to, '--thaw-only');
+      t.equal(none.code, EXIT.FAILURE, 'or taken away');
+      t.match(none.stderr, /killed before it thawed, and there is no --post now/);
       const next = await ask('backup', ...post);
       t.equal(next.code, EXIT.WARNINGS, next.stderr);
-      t.equal(times(), 3, 'the one that was left, and its own');
+      t.equal(times(), 4, 'the one that was left, and its own');
       t.ok(await disabled());
       t.same(marksOf(folder), []);
     },
@@ -175,7 +182,7 @@ void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
   await t.test('a dry run of --thaw-only thaws nothing, and leaves the mark', async (t) => {
     const [to, thawed] = [join(folder, 'dry'), join(folder, 'dry-thawed')];
     const post = `touch ${thawed}`;
-    const mark = frozenMark(to, false, post) ?? '';
+    const mark = frozenMark({ to }, false) ?? '';
     writeFileSync(mark, '');
     const args = ['backup', '--to', to, '--post', post, '--thaw-only'];
     const dry = await cldd(...args, '--dry-run');
@@ -270,7 +277,7 @@ void tap.test('the faults around a backup', needing('qemu-io'), async (t) => {
     'what is no regular file, or would speak to the terminal, is refused in plain words',
     async (t) => {
       const hostile = join(folder, 'hostile');
-      mkdirSync(hostile);
+      createFolder(hostile);
       await succeed('mkfifo', [join(hostile, 'pipe.cldd')]);
       const fifo = await cldd('verify', hostile);
       t.equal(fifo.code, EXIT.FAILURE);

@@ -1,12 +1,21 @@
 /** `cldd backup`, `verify`, `restore` and `prune` as a nightly job and a disaster use them. */
-import { cpSync, existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import tap from 'tap';
 import { needing } from '../../conformance/support/clients.js';
 import { EXIT } from '../../conformance/support/cldd.js';
 import { succeed } from '../../conformance/support/processes.js';
 import { gather, openBackup, verifyBackup } from '../../src/cli/backup/backup-file.js';
-import { PROGRAM, Served, cldd, env, parse, scratch, until } from './support.js';
+import { PROGRAM, Served, cldd, env, finishedIn, parse, scratch, until } from './support.js';
 
 const folder = scratch('backup');
 const needs = needing('qemu-io', 'qemu-img');
@@ -48,8 +57,7 @@ void tap.test('a chain of incremental backups restores each generation, byte by 
   t.equal((await cldd('restore', backups, '--to', other)).code, EXIT.REFUSED, 'nor over one without --yes');
   t.equal((await cldd('restore', backups, '--to', other, '--yes')).code, EXIT.DONE);
 
-  const files = readdirSync(backups).sort();
-  rmSync(join(backups, files[1]));
+  rmSync(join(backups, finishedIn(backups)[1]));
   const broken = await cldd('verify', backups);
   t.equal(broken.code, EXIT.FAILURE, 'a chain with a gap');
   t.match(broken.stderr, /^cldd: [^\n]*generation 2, which is not among[^\n]*\n$/);
@@ -114,7 +122,7 @@ void tap.test('a backup with any byte changed or cut off is refused', needs, asy
   const { backups, ask, write } = await serve(t);
   await write(3, '0', '8k');
   t.equal((await ask('backup', '--to', backups, '--compress')).code, EXIT.DONE);
-  const [{ path }] = gather([backups]);
+  const [{ path }] = gather([backups], []);
   const sound = readFileSync(path);
   t.ok(verifyBackup(openBackup(path)).dataBytes > 0);
   const spoilt = join(folder, 'spoilt.cldd');
@@ -137,21 +145,51 @@ void tap.test('a backup with any byte changed or cut off is refused', needs, asy
   t.same(missed, []);
 });
 
-void tap.test('an incremental backup makes its folder, and never a file in place of it', needs, async (t) => {
-  const { backups, ask } = await serve(t);
+void tap.test('a backup goes into no folder but one that --create made one of backups', needs, async (t) => {
+  const { backups, ask, disabled } = await serve(t);
   const made = join(backups, 'of', 'files');
-  const dry = await ask('backup', '--to', made, '--incremental', '--dry-run');
+  const nightly = ['backup', '--to', made, '--incremental'];
+  // As below the mount point of a disc that is not there.
+  for (const more of [[], ['--dry-run'], ['--thaw-only', '--post', 'true']]) {
+    const refused = await ask(...nightly, ...more);
+    t.equal(refused.code, EXIT.REFUSED, more.join(' '));
+    t.match(
+      refused.stderr,
+      /^cldd: [^\n]+ does not exist: is the backup disc mounted\?[^\n]*--create[^\n]*\n$/,
+    );
+  }
+  t.notOk(existsSync(made));
+  mkdirSync(made, { recursive: true });
+  t.match((await ask(...nightly)).stderr, /is no folder of backups [^\n]* is the backup disc mounted\?/);
+  const dry = await ask(...nightly, '--create', '--dry-run');
   t.equal(dry.code, EXIT.WARNINGS, 'it would be full');
-  t.notOk(existsSync(made), 'a dry run makes nothing');
-  t.equal((await ask('backup', '--to', made, '--incremental')).code, EXIT.WARNINGS);
-  t.equal(statSync(made).mode & 0o777, 0o700, 'for its owner only');
-  t.match(readdirSync(made), [/-g000001\.cldd$/]);
+  t.same(readdirSync(made), [], 'nothing was written there');
+  t.match((await ask('status')).stdout, /generation 0/, 'nor was the slave ever enabled');
+
+  t.equal((await ask(...nightly, '--create')).code, EXIT.WARNINGS);
+  t.match(finishedIn(made), [/-g000001\.cldd$/]);
+  t.equal((await ask(...nightly)).code, EXIT.DONE, 'from now on without it');
+  const twice = await ask(...nightly, '--create');
+  t.equal(twice.code, EXIT.REFUSED, 'nor with it, as in a timer');
+  t.match(twice.stderr, /a folder of backups already: leave --create away/);
+  const fresh = join(backups, 'fresh');
+  t.equal((await ask('backup', '--to', fresh, '--create')).code, EXIT.DONE, 'the disc may have none yet');
+  t.equal(statSync(fresh).mode & 0o777, 0o700, 'for its owner only');
+
+  const nowhere = await ask('backup', '--to', join(backups, 'absent', 'file'));
+  t.equal(nowhere.code, EXIT.REFUSED);
+  t.match(nowhere.stderr, /there is no folder for [^\n]*mounted\?/);
   const file = join(backups, 'file');
   t.equal((await ask('backup', '--to', file)).code, EXIT.DONE, 'a file, if that is asked for');
-  const refused = await ask('backup', '--to', file, '--incremental');
-  t.equal(refused.code, EXIT.REFUSED);
-  t.match(refused.stderr, /^cldd: [^\n]+ is a file, and --incremental needs a folder[^\n]*\n$/);
-  t.match((await ask('status')).stdout, /slave +disabled/);
+  for (const [flag, stay] of [
+    ['--incremental', 'it stays a file'],
+    ['--create', 'also then'],
+  ] as const) {
+    const refused = await ask('backup', '--to', file, flag);
+    t.equal(refused.code, EXIT.REFUSED, stay);
+    t.match(refused.stderr, /^cldd: [^\n]+ is a file, and --\w+ needs a folder[^\n]*\n$/);
+  }
+  t.ok(await disabled());
 });
 
 void tap.test('prune keeps the newest full backups with what builds on them', needs, async (t) => {
@@ -163,16 +201,14 @@ void tap.test('prune keeps the newest full backups with what builds on them', ne
   const copy = join(folder, 'copy');
   cpSync(backups, copy, { recursive: true });
   t.match(parse((await cldd('prune', copy, '--keep', '1', '--dry-run', '--json')).stdout), { kept: 2 });
-  t.equal(readdirSync(copy).length, 4);
+  t.equal(finishedIn(copy).length, 4);
   const unsure = await cldd('prune', copy, '--keep', '1');
   t.equal(unsure.code, EXIT.REFUSED);
   t.match(unsure.stderr, /^cldd: 2 of 4 backups would be removed; nothing was[^\n]*--yes\n$/);
-  t.equal(readdirSync(copy).length, 4);
+  t.equal(finishedIn(copy).length, 4);
   t.equal((await cldd('prune', copy, '--keep', '1', '--yes')).code, EXIT.DONE);
   t.match(
-    readdirSync(copy)
-      .sort()
-      .map((name) => name.slice(8)),
+    finishedIn(copy).map((name) => name.slice(8)),
     ['-g000003.cldd', '-g000004.cldd'],
   );
   t.equal((await cldd('verify', copy)).code, EXIT.DONE);

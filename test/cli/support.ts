@@ -1,5 +1,5 @@
 /** The program on a partition of its own, for the tests of backup, restore and what goes wrong around them. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,6 +7,7 @@ import tap from 'tap';
 import { ROOT } from '../../conformance/support/paths.js';
 import { run, Running, succeed } from '../../conformance/support/processes.js';
 import type { Finished } from '../../conformance/support/processes.js';
+import { createFolder } from '../../src/cli/backup/folder.js';
 
 export const PROGRAM = join(ROOT, 'bin/cldd');
 /** The program is taken from the build that the tests themselves belong to. */
@@ -25,6 +26,12 @@ export const cldd = (...args: string[]): Promise<Finished> =>
   run(PROGRAM, args, { env, timeoutMs: COMMAND_MS });
 
 export const parse = (text: string): Record<string, unknown> => JSON.parse(text) as Record<string, unknown>;
+
+/** Names of the finished backups in a folder, the oldest generation first. */
+export const finishedIn = (folder: string): string[] =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith('.cldd'))
+    .sort();
 
 export async function until(what: string, look: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + WAIT_MS;
@@ -56,7 +63,7 @@ export class Served {
   /** Makes a partition in `place` and serves it until the test ends. */
   static async start(t: Pick<typeof tap, 'teardown'>, place: string, size = '32M'): Promise<Served> {
     const served = new Served(t, place);
-    mkdirSync(served.backups, { recursive: true });
+    createFolder(served.backups);
     await succeed(PROGRAM, ['init', served.partition, '--size', size], { env });
     await served.serve();
     return served;

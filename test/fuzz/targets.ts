@@ -14,6 +14,7 @@ import {
   verifyBackup,
 } from '../../src/cli/backup/backup-file.js';
 import { FrameWriter, type FrameType } from '../../src/cli/backup/format.js';
+import { prove } from '../../src/cli/backup/prove.js';
 import { parseConfiguration } from '../../src/config/load.js';
 import { ConfigurationError } from '../../src/config/mistakes.js';
 import { Chap } from '../../src/iscsi/chap.js';
@@ -187,7 +188,8 @@ function backup(): Target {
         for (const look of [
           () => verifyBackup(openBackup(path)),
           () => hasEnd(openBackup(path)),
-          () => gather([folder]),
+          () => gather([folder], []),
+          () => prove([folder]),
           () => readableBackups(folder),
         ])
           try {

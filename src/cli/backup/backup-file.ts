@@ -165,19 +165,17 @@ export function hasEnd({ path, sizeBytes }: BackupFile): boolean {
   }
 }
 
-/** The finished backups in a folder, oldest generation first. @throws {OperationalError} BACKUP_DAMAGED */
-export function listBackups(folder: string): BackupFile[] {
-  return readdirSync(folder)
-    .filter((name) => name.endsWith(SUFFIX))
-    .map((name) => openBackup(join(folder, name)))
-    .sort((a, b) => a.header.generation - b.header.generation);
-}
-
-/** The backups that files and folders name. */
-export function gather(paths: readonly string[]): BackupFile[] {
+/**
+ * The backups that files and folders name. What is wrong with others in a folder goes to `unsound`: one that is damaged
+ * must not hinder the restore of the rest.
+ * @throws {OperationalError} BACKUP_DAMAGED, NO_SUCH_BACKUP for a file
+ */
+export function gather(paths: readonly string[], unsound: string[]): BackupFile[] {
   return paths.flatMap((path) => {
-    const stat = statSync(path, { throwIfNoEntry: false });
-    return stat?.isDirectory() === true ? listBackups(path) : [openBackup(path)];
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return [openBackup(path)];
+    const found = readableBackups(path);
+    unsound.push(...found.unsound);
+    return found.files;
   });
 }
 

@@ -2,7 +2,7 @@
  * Small files that outlive a power cut. They are made anew and never through a name that is there already: a symbolic
  * link in a folder that others can write would lead elsewhere.
  */
-import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 
 /** Flags of a new file, for fs.open, once what had its name is gone. */
@@ -23,6 +23,20 @@ export function writeDurably(path: string, text: string): void {
     closeSync(fd);
   }
   syncFolder(path);
+}
+
+/** More than any mark has. */
+const MARK_BYTES_MAX = 64 * 1024;
+
+/** A mark's text. Whatever else somebody puts in its place is not waited for, nor followed. */
+export function readMark(path: string): string {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const bytes = Buffer.alloc(MARK_BYTES_MAX);
+    return bytes.toString('utf8', 0, readSync(fd, bytes));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 export function removeDurably(path: string): void {

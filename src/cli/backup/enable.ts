@@ -2,15 +2,15 @@
  * The enable between the hooks, and what a run that died around it left. Marks beside the backup tell the next run: one
  * that a slave was asked for (its thaw may have come too early), one that something is frozen (thaw.ts).
  */
-import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, rmSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ANSWER_MS, UNREACHABLE } from '../../admin/client.js';
 import type { DaemonStatus, TargetStatus } from '../../daemon/status.js';
 import { OperationalError } from '../../operational-error.js';
 import { attempt } from './attempt.js';
-import { gather, readableBackups } from './backup-file.js';
+import { openBackup, readableBackups } from './backup-file.js';
 import type { Ask } from './copy.js';
-import { writeDurably } from './durable.js';
+import { readMark, writeDurably } from './durable.js';
 import type { BackupHeader } from './format.js';
 import { runHook } from './hooks.js';
 import { startGuard } from './freeze.js';
@@ -41,7 +41,7 @@ export async function enable(
   };
   try {
     if ((pre ?? post) !== undefined)
-      release = await startGuard(pre, post, freezeLimit, post && frozenMark(options.to, folder, post));
+      release = await startGuard(pre, post, freezeLimit, post && frozenMark(options, folder));
     if (enabling !== undefined) writeDurably(enabling, `${generation} ${Date.now()}\n`);
     const answer = (await ask('slave-enable', { target: name, crashConsistent })) as Enabled;
     enabledAt = answer.enabledAt;
@@ -70,17 +70,14 @@ export async function enable(
 }
 
 /** Users wait: a post hook that failed is tried again soon, a few times. Answers what to warn of. */
-async function thawAgain(
-  failure: string,
-  { to, post, freezeLimit }: BackupOptions,
-  folder: boolean,
-): Promise<string> {
+async function thawAgain(failure: string, options: BackupOptions, folder: boolean): Promise<string> {
+  const { post, freezeLimit } = options;
   if (post === undefined) return failure;
   tell(`${failure}; trying it again`);
   for (const delayMs of THAW_AGAIN_MS) {
     await sleep(delayMs);
     try {
-      const mark = frozenMark(to, folder, post);
+      const mark = frozenMark(options, folder);
       if (mark === undefined) await runHook('post', post, freezeLimit);
       else await thawMarked(mark, post, freezeLimit);
       return `${failure}; tried again, it ended well`;
@@ -118,7 +115,7 @@ export async function reclaim(
 /** Whether the enabled slave is that of a backup that is in its place already. */
 function isFinished(to: string, { slave, uuid }: TargetStatus): boolean {
   if (!existsSync(to)) return false;
-  const files = statSync(to).isDirectory() ? readableBackups(to).files : gather([to]);
+  const files = statSync(to).isDirectory() ? readableBackups(to).files : [openBackup(to)];
   return files.some(
     ({ header }) =>
       header.uuid === uuid &&
@@ -131,7 +128,7 @@ function isFinished(to: string, { slave, uuid }: TargetStatus): boolean {
 /** Whether a run of ours asked for this slave and did not live to hear of it. */
 function isDoubtful(mark: string, { slave }: TargetStatus): boolean {
   if (!existsSync(mark)) return false;
-  const [generation, at] = readFileSync(mark, 'utf8').split(' ').map(Number);
+  const [generation, at] = readMark(mark).split(' ').map(Number);
   const laterMs = Date.parse(slave.enabledAt ?? '') - at;
   return generation === slave.generation && laterMs >= 0 && laterMs < ANSWER_MS;
 }

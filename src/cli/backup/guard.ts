@@ -44,7 +44,7 @@ function note(): Lock | undefined {
   if (mark === '') return undefined;
   try {
     const taken = takeGuardLock(mark);
-    markFrozen(mark);
+    markFrozen(mark, postHook);
     return taken;
   } catch (error) {
     tell(error instanceof Error ? error.message : String(error));

@@ -1,6 +1,10 @@
 /** What `cldd backup` is told, and what it tells. */
 export interface BackupOptions {
+  /** As it was given. */
+  target?: string;
   to: string;
+  /** Make the folder one of backups first. */
+  create?: boolean;
   incremental?: boolean;
   /** Backups in a chain, after which the next one is full. */
   fullEvery?: number;

@@ -1,5 +1,5 @@
 /** Where a backup goes: a file, a folder of generations, or stdout. A file is not there until it is whole. */
-import { constants, existsSync, lstatSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { constants, existsSync, lstatSync, readdirSync, rmSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -23,22 +23,6 @@ export interface Place {
   earlier: BackupFile[];
   /** What is wrong with others. */
   unsound: string[];
-}
-
-/**
- * Whether `to` is a folder of generations: one that exists, or that an incremental backup or a final slash asks for.
- * @throws {OperationalError} BACKUP_EXISTS if a file is where that folder should be
- */
-export function isFolder(to: string, incremental: boolean): boolean {
-  if (to === '-') return false;
-  const stat = statSync(to, { throwIfNoEntry: false });
-  if (stat === undefined) return incremental || to.endsWith('/');
-  if (incremental && !stat.isDirectory())
-    throw new OperationalError(
-      'BACKUP_EXISTS',
-      `${to} is a file, and --incremental needs a folder of generations: name another place`,
-    );
-  return stat.isDirectory();
 }
 
 /** @throws {OperationalError} BACKUP_EXISTS */

@@ -2,7 +2,7 @@
  * How far a copy is, on stderr: a bar with rate and time left on a terminal, and elsewhere a line now and then, as JSON
  * if the command was asked for JSON.
  */
-import { bytes, duration } from '../output.js';
+import { bytes, duration, printable } from '../output.js';
 
 const TERMINAL_MS = 200;
 const ELSEWHERE_MS = 15_000;
@@ -28,7 +28,7 @@ export class Progress {
   #skippedBytes = 0;
 
   constructor(what: string, totalBytes: number, style: ProgressStyle) {
-    this.#what = what;
+    this.#what = printable(what);
     this.#totalBytes = totalBytes;
     this.#style = style;
   }

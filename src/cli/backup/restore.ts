@@ -14,7 +14,12 @@ import type { RestoreMark, RestorePoint } from './resume.js';
 
 /** What is there. @throws {OperationalError} NEEDS_YES if that would be overwritten */
 export async function kindOf(path: string, yes: boolean): Promise<DestinationKind> {
+  if (path === '-')
+    throw new OperationalError('USAGE', '--to needs a file, a device or a partition, not stdout');
   if (!existsSync(path)) return 'image';
+  const stat = statSync(path);
+  if (!stat.isFile() && !stat.isBlockDevice())
+    throw new OperationalError('NO_DESTINATION', `${path} is neither a file nor a block device`);
   const found = await Partition.probe(path);
   const what = found === 'cldd' ? 'a cldd partition' : found;
   if (!yes)
@@ -23,7 +28,7 @@ export async function kindOf(path: string, yes: boolean): Promise<DestinationKin
       `${path} exists${what === undefined ? '' : ` and holds ${what}`}; nothing was changed; say --yes to overwrite ${found === 'cldd' ? 'its master' : 'it'}`,
     );
   if (found === 'cldd') return 'partition';
-  return statSync(path).isBlockDevice() ? 'device' : 'image';
+  return stat.isBlockDevice() ? 'device' : 'image';
 }
 
 /** Between two durable points of a restore. */

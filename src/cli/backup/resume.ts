@@ -3,11 +3,11 @@
  * durable point instead of the beginning. The file is removed when the restore is done.
  */
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, readFileSync, realpathSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, realpathSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { parse } from '@hapi/bourne';
 import type { BackupFile } from './backup-file.js';
-import { openFresh, syncFolder } from './durable.js';
+import { openFresh, readMark, syncFolder } from './durable.js';
 import { tell } from './tell.js';
 import type { DestinationKind } from './destination.js';
 
@@ -36,7 +36,7 @@ export class RestoreMark {
   /** Where a restore of the same chain to a place of that name was interrupted; undefined if none was. */
   read(): RestorePoint | undefined {
     try {
-      const { names, id, file, frames } = parse(readFileSync(this.path, 'utf8')) as Record<string, unknown>;
+      const { names, id, file, frames } = parse(readMark(this.path)) as Record<string, unknown>;
       if (names !== this.#names || typeof id !== 'string' || !isCount(file) || !isCount(frames))
         return undefined;
       return { id, file, frames };

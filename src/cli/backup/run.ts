@@ -6,7 +6,7 @@
  * own. From the mark alone it can't tell whether the thaw came too early, so it begins anew; a file it goes on with.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UNREACHABLE } from '../../admin/client.js';
@@ -24,35 +24,35 @@ import { BACKUP_VERSION } from './format.js';
 import type { BackupHeader } from './format.js';
 import { runHook, startRelease } from './hooks.js';
 import type { BackupOptions, BackupReport } from './options.js';
-import { interrupted, isFolder, openStream, placeOf, removeStale } from './place.js';
+import { createFolder, isFolder, requirePlace } from './folder.js';
+import { interrupted, openStream, placeOf, removeStale } from './place.js';
 import type { OpenStream, Place } from './place.js';
 import { after, bytesOf, chainFault, planRanges, whole } from './plan.js';
 import { Progress, progressStyle } from './progress.js';
 import { tell } from './tell.js';
-import { thawLeft } from './thaw.js';
+import { ANOTHER_HOOK, thawLeft } from './thaw.js';
 
 /** How long a copy waits for a daemon that went away. */
 const RESTART_MS = 60_000;
 const RETRY_MS = 250;
 
 /** @throws {OperationalError} whatever hindered it; the slave stays enabled if running again could finish it */
-export async function runBackup(
-  target: string | undefined,
-  options: BackupOptions,
-  ask: Ask,
-): Promise<BackupReport> {
-  const folder = isFolder(options.to, options.incremental === true);
+export async function runBackup(options: BackupOptions, ask: Ask): Promise<BackupReport> {
+  const folder = isFolder(options);
+  requirePlace(options, folder);
   const warnings: string[] = [];
   // Before anything else, and though the daemon may not answer: users wait.
   if (options.dryRun !== true)
     await attempt(warnings, async () => {
-      if (await thawLeft(options, folder))
-        warnings.push('an earlier run was killed before it thawed: the post hook has run now');
+      const thaw = await thawLeft(options, folder);
+      if (thaw === 'nothing') return;
+      const now = thaw === 'another' ? ANOTHER_HOOK : 'the post hook has run now';
+      warnings.push(`an earlier run was killed before it thawed: ${now}`);
     });
-  const status = await targetStatus(target, ask);
+  const status = await targetStatus(options.target, ask);
   if (options.to === '-' || options.dryRun === true)
     return await locked(status, folder, options, ask, warnings);
-  if (folder) mkdirSync(options.to, { recursive: true, mode: 0o700 });
+  if (options.create === true) createFolder(options.to);
   const lock = takeLock(
     folder ? join(options.to, '.cldd-backup.lock') : `${options.to}.lock`,
     `the place of the backup, ${options.to},`,
@@ -73,7 +73,10 @@ export async function runBackup(
 
 /** If the post hook failed before, and was tried in vain. */
 async function thawAtLast(options: BackupOptions, folder: boolean): Promise<void> {
-  if (await thawLeft(options, folder)) tell('the post hook, which had failed, has run well now');
+  // That there is none has been said.
+  if (options.post === undefined) return;
+  if ((await thawLeft(options, folder)) !== 'nothing')
+    tell('the post hook, which had failed, has run well now');
 }
 
 async function locked(

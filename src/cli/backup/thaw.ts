@@ -1,7 +1,8 @@
 /**
  * What is left to thaw when a run and its guard were killed at once, as by a crash of the host: a mark beside the backup
  * says from before the pre hook until after the post hook that something may be frozen. It holds no command, since
- * whoever can write there must not make us run one; its name comes from the post hook, which is given again.
+ * whoever can write there must not make us run one: the post hook is given again. If that is another one than before, it
+ * runs all the same, being what thaws this target now, and the operator is told.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -10,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { takeLock } from '../../cow/lock.js';
 import type { Lock } from '../../cow/lock.js';
 import { OperationalError } from '../../operational-error.js';
-import { removeDurably, writeDurably } from './durable.js';
+import { readMark, removeDurably, writeDurably } from './durable.js';
 import { runHook } from './hooks.js';
 import type { BackupOptions } from './options.js';
 
@@ -18,10 +19,13 @@ const RETRY_MS = 250;
 /** Beyond the limits of both hooks. */
 const GUARD_GRACE_MS = 10_000;
 
-/** The mark of a place and a post hook; undefined for stdout, beside which nothing can lie. */
-export function frozenMark(to: string, folder: boolean, post: string): string | undefined {
+/** The mark of a place and a target, as it was given; undefined for stdout, beside which nothing can lie. */
+export function frozenMark(
+  { to, target = '' }: Pick<BackupOptions, 'to' | 'target'>,
+  folder: boolean,
+): string | undefined {
   if (to === '-') return undefined;
-  const digest = createHash('sha256').update(post).digest('hex').slice(0, 12);
+  const digest = digestOf(target);
   return folder ? join(to, `.frozen-${digest}`) : `${to}.frozen-${digest}`;
 }
 
@@ -30,9 +34,9 @@ export function takeGuardLock(mark: string): Lock {
   return takeLock(`${mark}.lock`, 'the post hook of this backup');
 }
 
-/** Call before the pre hook. */
-export function markFrozen(mark: string): void {
-  writeDurably(mark, `${new Date().toISOString()}\n`);
+/** Call before the pre hook. `post`: what is to thaw. */
+export function markFrozen(mark: string, post: string): void {
+  writeDurably(mark, `${new Date().toISOString()} ${digestOf(post)}\n`);
 }
 
 /** Call when the post hook has run well. */
@@ -40,30 +44,63 @@ export function markThawed(mark: string): void {
   removeDurably(mark);
 }
 
+/** What a run found of an earlier one. `another`: it froze with another post hook. */
+export type Thaw = 'nothing' | 'thawed' | 'another';
+
+export const ANOTHER_HOOK =
+  'its post hook was another one, and the present one has run: see that nothing is left frozen';
+
 /**
  * Runs the post hook if an earlier run left something frozen; a guard that lives is left to do so.
- * @returns whether the hook has run, or would in a dry run
- * @throws {OperationalError} HOOK_FAILED; PARTITION_BUSY if a guard outlives its time
+ * @returns what has run, or would in a dry run
+ * @throws {OperationalError} HOOK_FAILED; HOOK_MISSING; PARTITION_BUSY if a guard outlives its time
  */
-export async function thawLeft(
-  { to, post, freezeLimit, dryRun }: Pick<BackupOptions, 'to' | 'post' | 'freezeLimit' | 'dryRun'>,
-  folder: boolean,
-): Promise<boolean> {
-  const mark = post === undefined ? undefined : frozenMark(to, folder, post);
-  if (post === undefined || mark === undefined || !existsSync(mark)) return false;
-  return dryRun === true || (await thawMarked(mark, post, freezeLimit));
+export async function thawLeft(options: BackupOptions, folder: boolean): Promise<Thaw> {
+  const { post, freezeLimit, dryRun } = options;
+  const mark = frozenMark(options, folder);
+  if (mark === undefined || !existsSync(mark)) return 'nothing';
+  if (post === undefined) {
+    if (guardLives(mark)) return 'nothing';
+    throw new OperationalError(
+      'HOOK_MISSING',
+      `an earlier run was killed before it thawed, and there is no --post now: thaw, then remove ${mark}`,
+    );
+  }
+  if (dryRun === true) return thawOf(mark, post);
+  return await thawMarked(mark, post, freezeLimit);
 }
 
 /** Runs the post hook once no guard lives, unless one has done it. @throws {OperationalError} as thawLeft does */
-export async function thawMarked(mark: string, post: string, limitSeconds: number): Promise<boolean> {
+export async function thawMarked(mark: string, post: string, limitSeconds: number): Promise<Thaw> {
   const lock = await guardGone(mark, 2 * limitSeconds * 1000 + GUARD_GRACE_MS);
   try {
-    if (!existsSync(mark)) return false;
+    if (!existsSync(mark)) return 'nothing';
+    const thaw = thawOf(mark, post);
     await runHook('post', post, limitSeconds);
     markThawed(mark);
-    return true;
+    return thaw;
   } finally {
     lock.release();
+  }
+}
+
+/** By what the mark says of its hook, which is nothing but compared. */
+function thawOf(mark: string, post: string): Thaw {
+  const [, digest] = readMark(mark).trim().split(' ');
+  return digest === undefined || digest === digestOf(post) ? 'thawed' : 'another';
+}
+
+function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 12);
+}
+
+function guardLives(mark: string): boolean {
+  try {
+    takeGuardLock(mark).release();
+    return false;
+  } catch (error) {
+    if (error instanceof OperationalError && error.code === 'PARTITION_BUSY') return true;
+    throw error;
   }
 }
 
