@@ -6,6 +6,7 @@ import { needing } from '../../conformance/support/clients.js';
 import { EXIT } from '../../conformance/support/cldd.js';
 import { ROOT } from '../../conformance/support/paths.js';
 import { run, Running, succeed } from '../../conformance/support/processes.js';
+import { Bacula } from './bacula.js';
 import { Served, WAIT_MS, env, scratch } from './support.js';
 
 tap.setTimeout(290_000);
@@ -112,6 +113,22 @@ void tap.test(
         await recipe(back, to);
         await same(t, join(to, within));
       });
+
+    await t.test('Bacula', needing('apt-get', 'dpkg'), async (t) => {
+      const [resources = '', commands = ''] = blocks('Bacula');
+      const to = fresh('bacula');
+      const calls = join(folder, 'calls');
+      for (const name of ['slave-mount', 'slave-unmount'])
+        writeFileSync(join(folder, name), `#!/bin/sh\necho ${name} >> ${calls}\n`, { mode: 0o755 });
+      const own = (text: string): string =>
+        text.replaceAll('/mnt/slave', mounted).replaceAll('/srv/new', to).replaceAll('/etc/cldd', folder);
+      const bacula = await Bacula.start(t, join(folder, 'bacula'), own(resources));
+      const [backUp = '', restore = ''] = own(commands).trim().split('\n');
+      t.match(await bacula.tell(backUp), /Backup OK/);
+      t.equal(readFileSync(calls, 'utf8'), 'slave-mount\nslave-unmount\n');
+      t.match(await bacula.tell(restore), /Restore OK/);
+      await same(t, join(to, mounted));
+    });
 
     await t.test('dd', async (t) => {
       const [store = ''] = blocks('dd');
