@@ -43,6 +43,7 @@ export const TEST_PROGRAMS = [
   { program: 'partclone.extfs', package: 'partclone' },
   { program: 'fusermount3', package: 'fuse3' },
   { program: 'fish', package: 'fish' },
+  { program: 'sfdisk', package: 'fdisk' },
   { file: '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so', package: 'qemu-block-extra' },
   ...BENCH_PROGRAMS,
 ];
