@@ -122,7 +122,7 @@ void tap.test('all commands', needing('qemu-io'), async (t) => {
     t.end();
   });
 
-  /** The same with --dry-run changes nothing, and says as text and as JSON what it would do. */
+  /** The same with --dry-run changes nothing, and says as text or as JSON what it would do, or nothing. */
   const leavesAlone = async (
     t: Pick<typeof tap, 'equal' | 'match'>,
     examples: readonly Example[],
@@ -132,14 +132,13 @@ void tap.test('all commands', needing('qemu-io'), async (t) => {
       const line = args.join(' ').replaceAll(folder, '');
       const told = await ask(...args, '--dry-run');
       t.equal(told.code, code, `${line}: ${told.stdout}${told.stderr}`);
-      if (code === EXIT.DONE) t.match(told.stdout, /would|^changed|^taken over/m, line);
+      if (code !== EXIT.DONE) continue;
+      t.match(told.stdout, /would|^changed|^taken over/m, line);
       const quiet = await ask(...args, '--dry-run', '--quiet');
-      t.equal(quiet.code, code, line);
-      if (code === EXIT.DONE) t.equal(quiet.stdout + quiet.stderr, '', `${line} --quiet`);
-      const json = await ask(...args, '--dry-run', '--json');
-      if (code === EXIT.DONE) t.match(parse(json.stdout), {}, `${line} --json`);
-      t.equal(await world(), before, line);
+      t.equal(quiet.stdout + quiet.stderr, '', `${line} --quiet`);
+      t.match(parse((await ask(...args, '--dry-run', '--json')).stdout), {}, `${line} --json`);
     }
+    t.equal(await world(), before);
   };
 
   await t.test('--dry-run changes nothing', async (t) => {
