@@ -12,7 +12,15 @@ import { prepare, root } from './prepare.mjs';
 import { clientsRequired, ensurePackages } from './debian.mjs';
 
 /** What takes minutes and real programs. */
-const LONG = ['cli/again', 'cli/docker', 'cli/install', 'cli/recipes', 'cli/recovery'];
+const LONG = [
+  'cli/again',
+  'cli/backup-places',
+  'cli/commands',
+  'cli/docker',
+  'cli/install',
+  'cli/recipes',
+  'cli/recovery',
+];
 
 const given = process.argv.slice(2);
 const words = given[0] === '--long' ? LONG : given;
