@@ -105,7 +105,8 @@ void tap.test('the places of backups', needing('qemu-io'), async (t) => {
 
   await t.test('two at once', async (t) => {
     const [one, two] = [join(folder, 'one'), join(folder, 'two')];
-    const first = begin('backup', '--to', one, '--rate', '2M');
+    // Slow enough for any machine; it is not waited for.
+    const first = begin('backup', '--to', one, '--rate', '32K');
     await until('the copy', () => existsSync(`${one}.partial`));
     const hook = join(folder, 'hook');
     const same = await ask('backup', '--to', one, '--pre', `echo x >> ${hook}`);
@@ -115,7 +116,9 @@ void tap.test('the places of backups', needing('qemu-io'), async (t) => {
     t.equal(other.code, EXIT.REFUSED, other.stderr);
     t.match(other.stderr, /not for an interrupted backup in/);
     t.equal(times(hook), 0, 'nothing was frozen for them');
-    t.equal((await first.ended).code, EXIT.DONE, first.stderr);
+    t.ok(first.alive, 'nor did they disturb it');
+    await first.end('SIGKILL');
+    t.match(parse((await ask('backup', '--to', one, '--json')).stdout), { resumed: true });
     t.equal((await cldd('verify', one)).code, EXIT.DONE);
     t.ok(await disabled());
   });
