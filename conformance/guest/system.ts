@@ -62,7 +62,9 @@ const LINKS: Readonly<Record<string, string>> = {
 /** Makes the disc in `folder`, with the package at `deb` installed. */
 export async function systemDisc(folder: string, deb: string): Promise<string> {
   const root = path.join(folder, 'root');
-  for (const name of ['dev', 'proc', 'sys', 'run', 'tmp', 'mnt', 'root', 'backup', 'srv/files', 'var/tmp'])
+  // /bin and the like are links to folders below /usr, which have to be there before what goes through the links.
+  const own = ['dev', 'proc', 'sys', 'run', 'tmp', 'mnt', 'root', 'backup', 'srv/files', 'var/tmp'];
+  for (const name of [...own, 'usr/bin', 'usr/sbin', 'usr/lib', 'usr/lib64'])
     await fs.mkdir(path.join(root, name), { recursive: true });
   const list = path.join(folder, 'list');
   const owned = await succeed('dpkg', ['-L', ...(await withDependencies(PACKAGES))]);
