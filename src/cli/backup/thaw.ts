@@ -86,7 +86,7 @@ export async function thawMarked(mark: string, post: string, limitSeconds: numbe
 
 /** By what the mark says of its hook, which is nothing but compared. */
 function thawOf(mark: string, post: string): Thaw {
-  const [, digest] = readMark(mark).trim().split(' ');
+  const digest = readMark(mark).trim().split(' ').at(1);
   return digest === undefined || digest === digestOf(post) ? 'thawed' : 'another';
 }
 
