@@ -499,6 +499,38 @@ export const chap: readonly Requirement[] = (
       },
     },
     {
+      id: 'CHAP-25',
+      clause: 'RFC 7143 §9.2.1',
+      level: 'MUST',
+      text: 'secrets of less than 96 bits, and one that serves in both directions, are refused by the configuration; 128 bits and more are taken',
+      needs: () => true,
+      async run(t) {
+        const { at, folder, reload } = await withUsers(t, {});
+        const write = (name: string, secret: Buffer): { name: string; secretFile: string } => {
+          writeFileSync(join(folder, name), secret, { mode: 0o600 });
+          return { name, secretFile: name };
+        };
+        const configure = (authentication: object): Promise<void> =>
+          reload({ portals: [ANY_PORT], targets: [site.target('a', { authentication })] });
+        // Any byte but the end of a line may be part of a secret.
+        const long = Buffer.from(Array.from({ length: 16 }, (_, n) => 0x80 + 7 * n));
+        const eleven = write('eleven', Buffer.alloc(11, 0x61));
+        await t.rejects(configure({ users: [eleven] }), /12 to 255 bytes/);
+        const sixteen = write('sixteen', long);
+        const twin = write('twin', long);
+        await t.rejects(configure({ users: [sixteen], mutual: twin }), /same secret in both directions/);
+        await configure({ users: [sixteen] });
+        const state = await challenged(at('a'));
+        const response = createHash('md5')
+          .update(Buffer.from([state.identifier]))
+          .update(long)
+          .update(state.challenge)
+          .digest();
+        const answer = await finish(state, { CHAP_N: 'sixteen', CHAP_R: hex(response) });
+        letIn(answer);
+      },
+    },
+    {
       id: 'CHAP-24',
       clause: 'RFC 7143 §7.4.2.2, §9.2',
       level: 'MUST',

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { ROOT } from '../support/paths.js';
 import { freePort } from '../support/ports.js';
 import { Running, succeed } from '../support/processes.js';
@@ -21,7 +22,12 @@ export async function startCldd(profile: Profile): Promise<Started> {
   await succeed(PROGRAM, ['init', partition, '--size', '128M'], { env: PROGRAM_ENVIRONMENT });
   const configuration = join(folder, 'cldd.yaml');
   writeFileSync(configuration, configure(profile, folder, partition, port));
-  const daemon = new Running(PROGRAM, ['serve', configuration], { env: PROGRAM_ENVIRONMENT });
+  const { planted } = profile;
+  const env =
+    planted === undefined
+      ? PROGRAM_ENVIRONMENT
+      : { ...PROGRAM_ENVIRONMENT, NODE_OPTIONS: `--import=${pathToFileURL(planted).href}` };
+  const daemon = new Running(PROGRAM, ['serve', configuration], { env });
   await daemon.waitFor(new RegExp(`127\\.0\\.0\\.1:${port}`), READY_TIMEOUT_MS);
   return {
     host: '127.0.0.1',
@@ -43,7 +49,8 @@ export async function startCldd(profile: Profile): Promise<Started> {
 
 /** JSON is YAML too. */
 function configure(profile: Profile, folder: string, partition: string, port: number): string {
-  const { chap, ...profiled } = profile;
+  const { chap, loginTimeoutMs, nopIntervalMs, nopTimeoutMs } = profile;
+  const profiled = { loginTimeoutMs, nopIntervalMs, nopTimeoutMs };
   const secretFile = (name: string, secret: string): string => {
     const file = join(folder, name);
     writeFileSync(file, `${secret}\n`, { mode: 0o600 });

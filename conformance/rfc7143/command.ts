@@ -4,9 +4,11 @@ import {
   COMMAND,
   encode,
   lastOf,
+  logoutRequest,
   NO_TAG,
   OP,
   scsiCommand,
+  textRequest,
   type Pdu,
 } from './pdu.js';
 import type { Requirement } from './requirement.js';
@@ -221,6 +223,68 @@ const window: readonly Requirement[] = [
   },
 ];
 
+const rejects: readonly Requirement[] = [
+  {
+    id: 'CMD-11',
+    clause: 'RFC 7143 §7.3',
+    level: 'MUST',
+    text: 'the CmdSN of a request that is rejected counts as not received: later ones wait until it is used again',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { InitialR2T: 'Yes', ImmediateData: 'No' } });
+      const write = Buffer.alloc(session.blockBytes, 0x12);
+      const busy = session.sendCommand({ cdb: write10(0, 1), write });
+      const r2t = await session.expect(OP.R2T);
+      const { cmdSN, expStatSN } = session;
+      for (const [what, pdu] of Object.entries({
+        'a tag in use': session.commandPdu({ cdb: testUnitReady(), itt: busy, cmdSN }),
+        'the reserved tag': session.commandPdu({ cdb: testUnitReady(), itt: NO_TAG, cmdSN }),
+        text: textRequest({ itt: 0x901, cmdSN, expStatSN, data: Buffer.from('InitialR2T=Reject\0') }),
+        logout: logoutRequest({ itt: 0x902, cmdSN, expStatSN, reason: 9 }),
+      })) {
+        session.connection.send(pdu);
+        const reject = await session.expect(OP.REJECT);
+        t.equal(reject.expCmdSN, cmdSN, what);
+        session.sendCommand({ cdb: testUnitReady(), itt: 0x910, cmdSN: (cmdSN + 1) >>> 0 });
+        t.same(await session.fence(), [], `${what}: the next one waits`);
+      }
+      session.sendCommand({ cdb: testUnitReady(), itt: 0x911, cmdSN });
+      session.cmdSN = cmdSN + 2;
+      t.equal((await session.expect(OP.SCSI_RESPONSE)).itt, 0x911);
+      t.equal((await session.expect(OP.SCSI_RESPONSE)).itt, 0x910);
+      session.answerR2T(r2t, write);
+      t.equal((await session.finish(busy, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'CMD-27',
+    clause: 'RFC 7143 §11.4.7',
+    level: 'MUST',
+    text: 'every CHECK CONDITION brings its sense data along (autosense)',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const { blockBytes } = session;
+      for (const [cdb, lun, write] of [
+        [Buffer.from([0xff, ...Buffer.alloc(15)]), 0, undefined],
+        [Buffer.from([0x12, 0xff, ...Buffer.alloc(4)]), 0, undefined],
+        [read10(0xfffffff0, 1), 0, undefined],
+        [write10(0xfffffff0, 1), 0, Buffer.alloc(blockBytes)],
+        [testUnitReady(), 99, undefined],
+        [read10(0, 1), 1, undefined],
+      ] as const) {
+        const outcome = await session.execute({
+          cdb,
+          lun,
+          ...(write === undefined ? { read: blockBytes } : { write }),
+        });
+        t.equal(outcome.status, STATUS.CHECK_CONDITION);
+        t.ok(outcome.sense.length >= 8, `${outcome.sense.length} bytes`);
+        t.ok([0x70, 0x72].includes(outcome.sense.readUInt8(0) & 0x7f), 'current, fixed or descriptor format');
+        t.notMatch(senseTriple(outcome.sense), /^00/, 'a sense key');
+      }
+    },
+  },
+];
+
 const residuals: readonly Requirement[] = [
   {
     id: 'CMD-20',
@@ -418,6 +482,25 @@ const dataIn: readonly Requirement[] = [
     },
   },
   {
+    id: 'DIN-08',
+    clause: 'RFC 7143 §11.7.3, §4.2.5 (phase collapse)',
+    level: 'MAY',
+    text: 'a read is answered by its data alone, status and residual in the last PDU (phase collapse), at error recovery level 0',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { MaxRecvDataSegmentLength: '512' } });
+      const { blockBytes } = session;
+      const { pdus, status } = await session.execute({ cdb: read10(0, 2), read: 3 * blockBytes });
+      t.equal(status, STATUS.GOOD);
+      t.equal(pdus.length, (2 * blockBytes) / 512);
+      t.ok(pdus.every(({ opcode }) => opcode === OP.DATA_IN));
+      t.same(
+        pdus.map(({ flags }) => flags & 1),
+        [...pdus.slice(1).map(() => 0), 1],
+      );
+      t.equal(lastOf(pdus).residual, blockBytes);
+    },
+  },
+  {
     id: 'DIN-05',
     clause: 'RFC 7143 §11.4.8',
     level: 'MUST',
@@ -514,12 +597,51 @@ const headers: readonly Requirement[] = [
         pdu.ahs = Buffer.from(bytes.padEnd(Math.ceil(bytes.length / 8) * 8, '0'), 'hex');
         session.connection.send(pdu);
         const answer = await session.next();
-        t.ok(
-          answer === undefined || answer.opcode === OP.REJECT || answer.opcode === OP.SCSI_RESPONSE,
-          `AHS ${bytes}`,
-        );
+        const allowed: readonly number[] = [OP.REJECT, OP.SCSI_RESPONSE, OP.ASYNC];
+        t.ok(answer === undefined || allowed.includes(answer.opcode), `AHS ${bytes}`);
+        if (answer?.opcode === OP.ASYNC) t.same(await session.connection.untilClosed(), []);
       }
       await Session.login(target);
+    },
+  },
+  {
+    id: 'CMD-40',
+    clause: 'RFC 7143 §11.2.2.1, §2.4',
+    level: 'MUST',
+    text: 'the upper two bits of AHSType are reserved, and ignored',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const pdu = session.commandPdu({
+        cdb: Buffer.from([0x7f, ...Buffer.alloc(6), 24, ...Buffer.alloc(24)]),
+      });
+      pdu.ahs.writeUInt8(0xc0 | pdu.ahs.readUInt8(2), 2);
+      session.connection.send(pdu);
+      const answer = await session.expect(OP.SCSI_RESPONSE);
+      t.match(senseTriple(answer.sense), /^05/, 'the SCSI layer has judged the CDB');
+    },
+  },
+  {
+    id: 'CMD-39',
+    clause: 'RFC 7143 §7.7',
+    level: 'MUST',
+    text: 'a PDU whose lengths contradict each other or what was agreed ends all connections of its session, and no other session',
+    async run(t, target) {
+      for (const wrong of ['data segment', 'AHS'] as const) {
+        const lead = await Session.login(target, { cid: 1, keys: { MaxConnections: '2' } });
+        const { isid, tsih, cmdSN } = lead;
+        const beside =
+          lead.agreed.get('MaxConnections') === '2'
+            ? await Session.login(target, { isid, tsih, cmdSN, cid: 2, keepUnitAttention: true })
+            : undefined;
+        const other = await Session.login(target);
+        const pdu = lead.commandPdu({ cdb: testUnitReady() });
+        if (wrong === 'AHS') pdu.ahs = Buffer.from('00ff010000000000', 'hex');
+        lead.connection.send(pdu, wrong === 'AHS' ? {} : { dataSegmentLength: 0xffffff });
+        for (const session of [lead, beside])
+          for (const last of (await session?.connection.untilClosed()) ?? [])
+            t.equal(last.opcode, OP.ASYNC, `${wrong}: no answer but word of the end`);
+        t.same(await other.fence(), []);
+      }
     },
   },
   {
@@ -653,4 +775,4 @@ const headers: readonly Requirement[] = [
   },
 ];
 
-export const command: readonly Requirement[] = [...window, ...residuals, ...dataIn, ...headers];
+export const command: readonly Requirement[] = [...window, ...rejects, ...residuals, ...dataIn, ...headers];

@@ -1,7 +1,7 @@
 /** Header and data digests (RFC 7143 §7.8, §11.2.3, §13.1). */
 import { dataOut, encode, nopOut, OP, textRequest } from './pdu.js';
 import type { Requirement } from './requirement.js';
-import { inquiry, read10, STATUS, testUnitReady, write10 } from './scsi.js';
+import { inquiry, read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
 import { pattern } from './write.js';
 
@@ -123,6 +123,60 @@ export const digest: readonly Requirement[] = [
       const other = await Session.login(target);
       const read = await other.execute({ cdb: read10(710, 1), read: blockBytes });
       t.ok(read.data.equals(good), 'the old data is there');
+    },
+  },
+  {
+    id: 'DIG-12',
+    clause: 'RFC 7143 §7.8, §11.4.7.2',
+    level: 'MUST',
+    text: 'a write that ends since a Data-Out had a wrong digest is answered when the last of its data has come: protocol service CRC error',
+    async run(t, target) {
+      const session = await Session.login(target, {
+        keys: { ...both.keys, ImmediateData: 'No', InitialR2T: 'Yes' },
+      });
+      const { blockBytes, lun } = session;
+      const before = pattern(2 * blockBytes, 46);
+      await session.execute({ cdb: write10(710, 2), write: before });
+      const itt = session.sendCommand({ cdb: write10(710, 2), write: Buffer.alloc(2 * blockBytes) });
+      const { ttt } = await session.expect(OP.R2T);
+      const piece = (dataSN: number): Parameters<typeof dataOut>[0] => ({
+        itt,
+        ttt,
+        lun,
+        expStatSN: session.expStatSN,
+        dataSN,
+        offset: dataSN * blockBytes,
+        data: Buffer.alloc(blockBytes, 0xbb),
+        final: dataSN === 1,
+      });
+      session.connection.send(dataOut(piece(0)), { badDataDigest: true });
+      t.equal((await session.expect(OP.REJECT)).response, 2);
+      t.same(await session.fence(), [], 'data are still to come');
+      session.connection.send(dataOut(piece(1)));
+      const response = await session.expect(OP.SCSI_RESPONSE);
+      t.equal(response.itt, itt);
+      t.equal(response.scsiStatus, STATUS.CHECK_CONDITION);
+      t.equal(senseTriple(response.sense), '0b/47/05');
+      const read = await session.execute({ cdb: read10(710, 2), read: before.length });
+      t.ok(read.data.equals(before), 'nothing was written');
+    },
+  },
+  {
+    id: 'DIG-13',
+    clause: 'RFC 7143 §7.8, §4.3',
+    level: 'MUST',
+    text: 'in a discovery session, too, a PDU with a wrong data digest is rejected (reason 2), takes no CmdSN, and may be sent again',
+    async run(t, target) {
+      const session = await Session.login(target, { ...both, discovery: true });
+      t.ok(session.connection.dataDigest);
+      const { cmdSN, expStatSN } = session;
+      const request = textRequest({ itt: 0x78, cmdSN, expStatSN, data: Buffer.from('SendTargets=All\0') });
+      session.connection.send(request, { badDataDigest: true });
+      const reject = await session.expect(OP.REJECT);
+      t.equal(reject.response, 2);
+      t.equal(reject.expCmdSN, cmdSN);
+      session.connection.send(request);
+      t.match((await session.expect(OP.TEXT_RESPONSE)).data.toString(), target.iqn);
     },
   },
   {

@@ -1,9 +1,23 @@
 /** Discovery sessions, SendTargets and Text requests (RFC 7143 §4.3, §11.10, §11.11, §13.3, Appendix C). */
 import { decodeKeys, encodeKeys, valuesOf } from './keys.js';
-import { isid, logoutRequest, nopOut, NO_TAG, OP, scsiCommand, STAGE, textRequest } from './pdu.js';
+import {
+  dataOut,
+  encode,
+  isid,
+  logoutRequest,
+  nopOut,
+  NO_TAG,
+  OP,
+  scsiCommand,
+  snack,
+  STAGE,
+  taskManagement,
+  textRequest,
+} from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { inquiry } from './scsi.js';
 import { INITIATOR_NAME, Session, type LoginAnswer } from './session.js';
+import { ANY_PORT, site, startSite } from './site.js';
 import type { Target } from './target.js';
 
 const PROTOCOL_ERROR = 4;
@@ -116,7 +130,9 @@ export const discovery: readonly Requirement[] = [
           data: encodeKeys(Array.from({ length: 400 }, () => ['SendTargets', 'All'] as const)),
         }),
       );
-      t.equal((await session.expect(OP.REJECT)).response, PROTOCOL_ERROR);
+      const reject = await session.expect(OP.REJECT);
+      t.equal(reject.response, PROTOCOL_ERROR);
+      session.cmdSN = reject.expCmdSN;
       t.ok(valuesOf(await sendTargets(t, session, 'All'), 'TargetName').length > 0, 'and asking goes on');
     },
   },
@@ -148,15 +164,33 @@ export const discovery: readonly Requirement[] = [
     id: 'DISC-06',
     clause: 'RFC 7143 §4.3',
     level: 'MUST',
-    text: 'a discovery session serves text and logout only: SCSI commands are rejected',
+    text: 'a discovery session serves SendTargets and the logout of the session only: every other request is rejected with its header, and takes no CmdSN',
     async run(t, target) {
       const session = await discover(target);
       const { cmdSN, expStatSN } = session;
-      session.connection.send(
-        scsiCommand({ itt: 9, cmdSN, expStatSN, flags: 0xc1, edtl: 36, cdb: inquiry(36) }),
-      );
-      const pdu = await session.next();
-      t.ok(pdu === undefined || pdu.opcode === OP.REJECT, `answer ${pdu?.opcode}`);
+      const numbers = { itt: 9, cmdSN, expStatSN };
+      const immediate = { ...numbers, immediate: true };
+      for (const [what, pdu] of Object.entries({
+        command: scsiCommand({ ...numbers, flags: 0xc1, edtl: 36, cdb: inquiry(36) }),
+        'immediate command': scsiCommand({ ...immediate, flags: 0xc1, edtl: 36, cdb: inquiry(36) }),
+        'task management': taskManagement({ ...numbers, function: 5 }),
+        ping: nopOut({ ...numbers, data: Buffer.from('ping') }),
+        'immediate ping': nopOut(immediate),
+        'answer to a ping': nopOut({ ...immediate, itt: NO_TAG, ttt: 7 }),
+        'Data-Out': dataOut({ itt: 9, expStatSN, dataSN: 0, offset: 0, data: Buffer.alloc(4), final: true }),
+        SNACK: snack({ type: 1, itt: NO_TAG, expStatSN, begin: 0, run: 0 }),
+        'logout of the connection': logoutRequest({ ...immediate, reason: 1 }),
+        'logout for recovery': logoutRequest({ ...numbers, reason: 2 }),
+        'text without SendTargets': textRequest({ ...numbers, data: encodeKeys({ 'X-org.example.a': '1' }) }),
+        'empty text': textRequest({ ...numbers, data: Buffer.alloc(0) }),
+      })) {
+        session.connection.send(pdu);
+        const reject = await session.expect(OP.REJECT);
+        t.ok(reject.data.equals(encode(pdu).subarray(0, 48)), what);
+        t.equal(reject.expCmdSN, cmdSN, `${what}: no CmdSN is taken`);
+      }
+      t.ok(valuesOf(await sendTargets(t, session, 'All'), 'TargetName').includes(target.iqn), 'it goes on');
+      t.equal((await session.logout(0)).response, 0);
     },
   },
   {
@@ -329,7 +363,7 @@ export const discovery: readonly Requirement[] = [
     text: 'a logout in the midst of a text exchange ends the session',
     async run(t, target) {
       const session = await discover(target);
-      await session.text({ 'X-org.example.a': '1' }, { final: false });
+      await session.text({ SendTargets: target.iqn }, { final: false });
       const { cmdSN, expStatSN } = session;
       session.connection.send(logoutRequest({ itt: 77, cmdSN, expStatSN, immediate: true, reason: 0 }));
       t.equal((await session.expect(OP.LOGOUT_RESPONSE)).response, 0);
@@ -338,15 +372,23 @@ export const discovery: readonly Requirement[] = [
   },
   {
     id: 'DISC-11',
-    clause: 'RFC 7143 §4.3',
-    level: 'ROBUST',
-    text: 'a ping in a discovery session is answered or rejected',
-    async run(t, target) {
+    clause: 'RFC 7143 §7.4.3',
+    level: 'SHOULD',
+    text: 'in a discovery session the target says nothing of its own accord: no ping, and at a planned stop no message but the end',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT],
+        targets: [site.target('a')],
+        limits: { nopIntervalMs: 100, nopTimeoutMs: 5000 },
+      }));
+      const target = at('a');
+      const normal = await Session.login(target);
       const session = await discover(target);
-      const { cmdSN, expStatSN } = session;
-      session.connection.send(nopOut({ itt: 3, cmdSN, expStatSN, immediate: true }));
-      const pdu = await session.next();
-      t.ok(pdu === undefined || pdu.opcode === OP.NOP_IN || pdu.opcode === OP.REJECT);
+      const ping = await normal.connection.receive(20_000);
+      t.equal(ping?.opcode, OP.NOP_IN, 'meanwhile a normal session is pinged');
+      const stopped = daemon.close();
+      t.same(await session.connection.untilClosed(), []);
+      await stopped;
     },
   },
   {

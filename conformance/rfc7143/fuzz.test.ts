@@ -1,5 +1,6 @@
 /** See fuzz.ts. FUZZ_PDUS and FUZZ_SEED choose a longer run or another stream. */
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { fuzz } from './fuzz.js';
 import { fuzzLogins } from './fuzz-login.js';
@@ -44,17 +45,25 @@ void t.test(
   },
 );
 
+/** More than it takes by far. */
+const UNTIL_FOUND = 5000;
 const USER = { name: 'user', secret: 'a-secret-of-enough-bytes' };
 /** One in ten of the PDUs: each is answered before the next one goes. */
 const logins = Math.ceil(pdus / 10);
 const WARM_UP = 300;
 
+const chap = { ...USER, mutualName: 'target', mutualSecret: 'another-secret-bytes' };
+
+void t.test('the fuzzer of logins finds the way around CHAP that was mended once (CHAP-23)', async (t) => {
+  const open = await startTarget({ chap, planted: join(import.meta.dirname, 'planted-login.js') });
+  t.teardown(() => open.stop());
+  await t.rejects(fuzzLogins(open, { seed, pdus: UNTIL_FOUND }), /a stranger is let in/);
+});
+
 void t.test(
   `${logins} login requests of strangers (seed ${seed}): nobody is let in, and the target serves on`,
   async (t) => {
-    const locked = await startTarget({
-      chap: { ...USER, mutualName: 'target', mutualSecret: 'another-secret-bytes' },
-    });
+    const locked = await startTarget({ chap });
     t.teardown(() => locked.stop());
     await fuzzLogins(locked, { seed, pdus: WARM_UP });
     const warmKib = residentKib(locked);

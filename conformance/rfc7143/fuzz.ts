@@ -27,9 +27,15 @@ export interface FuzzReport {
 const PDUS_PER_CONNECTION = 64;
 /** More cold resets than that do not wait in one connection that is gone. */
 const LOGIN_ATTEMPTS = 4;
+/** One PDU in so many is followed by pings for the numbers that may be missing. */
+const PLUG_EVERY = 8;
+const PLUGGED = 12;
 /** Offsets of the basic header segment that decide most: opcode, flags, lengths, LUN, tags, numbers, CDB. */
 const HOT_OFFSETS = [0, 1, 4, 5, 6, 7, 9, 16, 20, 24, 27, 28, 32, 36, 40, 44] as const;
 const NASTY_BYTES = [0, 1, 0x7f, 0x80, 0xfe, 0xff] as const;
+
+/** Behind the tags that requests have. */
+const PING_TAG = 32;
 
 /** What good logins agree on: the ways in which data and aborts can go. */
 const NEGOTIATED: readonly Record<string, string>[] = [
@@ -69,6 +75,7 @@ export async function fuzz(target: Target, options: { seed: number; pdus: number
     for (let n = 0; n < PDUS_PER_CONNECTION && connection.socket.writable; n++) {
       connection.write(damaged(request(session, random), random));
       report.pdus++;
+      if (random(PLUG_EVERY) === 0) plug(session);
       if (random(16) === 0) await new Promise((resolve) => setImmediate(resolve));
     }
     await drained(session);
@@ -91,6 +98,15 @@ async function goodLogin(target: Target, options: SessionOptions): Promise<Sessi
       if (attempt === LOGIN_ATTEMPTS) throw error;
     }
   }
+}
+
+/**
+ * A request that is rejected, or too damaged to be one, leaves a gap in CmdSN (RFC 7143 §7.3), and what follows would never be
+ * executed. Pings with the last numbers fill the gaps, whichever they are: of those that were received they are ignored.
+ */
+function plug({ cmdSN, expStatSN, connection }: Session): void {
+  for (let back = PLUGGED; back > 0; back--)
+    connection.send(nopOut({ itt: PING_TAG, cmdSN: (cmdSN - back) >>> 0, expStatSN }));
 }
 
 /** Until the target has taken what was sent, or has had enough. */

@@ -495,6 +495,48 @@ export const negotiation: readonly Requirement[] = [
     },
   },
   {
+    id: 'NEG-54',
+    clause: 'RFC 7143 §13.6, §13.8, §13.9',
+    level: 'MUST',
+    text: 'keys that only a target may send (TargetAlias, TargetAddress, TargetPortalGroupTag) are refused from an initiator, and nothing is taken from them',
+    async run(t, target) {
+      for (const [key, value] of [
+        ['TargetAlias', 'mine'],
+        ['TargetAddress', '192.0.2.1:3260,9'],
+        ['TargetPortalGroupTag', '9'],
+      ] as const) {
+        const { pdu, keys } = await offer(target, { [key]: value });
+        const answers = valuesOf(keys, key);
+        t.ok(pdu.loginStatus !== 0 || answers.includes('Reject'), `${key}: ${answers.join()}`);
+        t.notOk(answers.includes(value), key);
+      }
+    },
+  },
+  {
+    id: 'NEG-53',
+    clause: 'RFC 7143 §12, §6.3.2',
+    level: 'MUST',
+    text: 'operational keys do not belong to the security stage: they end the login with 0200h, or are refused',
+    async run(t, target) {
+      for (const [key, value] of [
+        ['HeaderDigest', 'CRC32C'],
+        ['MaxConnections', '8'],
+        ['ImmediateData', 'No'],
+        ['MaxBurstLength', '65536'],
+        ['ErrorRecoveryLevel', '2'],
+        ['TaskReporting', 'FastAbort'],
+      ] as const) {
+        const session = await Session.connect(target);
+        const { pdu, keys } = await session.loginStep(
+          { transit: false, csg: STAGE.SECURITY, isid: target.freshIsid() },
+          { ...namesFor(target), [key]: value },
+        );
+        if (pdu.loginStatus === 0) t.same(valuesOf(keys, key), ['Reject'], key);
+        else t.equal(pdu.loginStatus, LOGIN_STATUS.INITIATOR_ERROR, key);
+      }
+    },
+  },
+  {
     id: 'NEG-40',
     clause: 'RFC 7143 §6.3.2, §12.1',
     level: 'MUST',

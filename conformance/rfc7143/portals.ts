@@ -234,6 +234,60 @@ export const portals: readonly Requirement[] = [
     },
   },
   {
+    id: 'PORT-12',
+    clause: 'RFC 7143 §11.13.5',
+    level: 'MUST',
+    text: 'a target that a reload took away is answered by 0204h to who could see it, and by 0203h to others, until it comes back',
+    async run(t) {
+      const both = {
+        portals: [ANY_PORT],
+        targets: [site.target('a'), site.target('b', { access: [{ initiator: HOST_A }] })],
+      };
+      const { at, reload } = await startSite(t, ['a', 'b'], () => both);
+      await reload({ portals: [ANY_PORT], targets: [site.target('a')] });
+      t.equal((await firstResponse(at('b'), HOST_A)).pdu.loginStatus, 0x0204);
+      t.equal((await firstResponse(at('b'), HOST_B)).pdu.loginStatus, 0x0203);
+      await reload(both);
+      t.equal((await firstResponse(at('b'), HOST_A)).pdu.loginStatus, 0);
+    },
+  },
+  {
+    id: 'PORT-13',
+    clause: 'RFC 7143 §11.13.5, §11.9.1',
+    level: 'MUST',
+    text: 'a login that is under way when the target is stopped is refused with 0301h',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT],
+        targets: [site.target('a')],
+        shutdownGraceMs: 5000,
+      }));
+      const target = at('a');
+      const session = await Session.connect(target);
+      const fields = { csg: STAGE.OPERATIONAL, isid: target.freshIsid() };
+      const first = await session.loginStep({ ...fields, transit: false }, namesFor(target));
+      t.equal(first.pdu.loginStatus, 0);
+      const stopped = daemon.close();
+      const last = await session.loginStep({ ...fields, transit: true, nsg: STAGE.FULL_FEATURE });
+      t.equal(last.pdu.loginStatus, 0x0301);
+      t.same(await session.connection.untilClosed(), []);
+      await stopped;
+    },
+  },
+  {
+    id: 'PORT-14',
+    clause: 'RFC 7143 §13.6',
+    level: 'SHOULD',
+    text: 'a target with an alias tells it in the login of a normal session',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT],
+        targets: [site.target('a', { alias: 'files of all' })],
+      }));
+      t.equal(only(await firstResponse(at('a')), 'TargetAlias'), 'files of all');
+    },
+  },
+  {
     id: 'PORT-11',
     clause: 'RFC 7143 §4.2.6, RFC 1122 §4.2.3.6',
     level: 'SHOULD',

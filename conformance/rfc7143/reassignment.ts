@@ -431,7 +431,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       a.connection.send(
         dataOut({ itt: ITT, ttt, lun, expStatSN, dataSN: 0, offset: 512, data, final: true }),
       );
-      t.equal((await a.expect(OP.REJECT)).response, 4);
+      t.equal((await a.expect(OP.REJECT)).response, 9);
       const response = await a.expect(OP.SCSI_RESPONSE);
       t.equal(response.scsiStatus, STATUS.CHECK_CONDITION);
       t.equal(response.dataSN, 1, 'ExpDataSN');

@@ -23,7 +23,18 @@ export interface Requirement {
 /** The test object of tap. */
 export type Tap = Pick<
   typeof t,
-  'equal' | 'not' | 'ok' | 'notOk' | 'same' | 'match' | 'fail' | 'pass' | 'comment' | 'rejects' | 'teardown'
+  | 'equal'
+  | 'not'
+  | 'ok'
+  | 'notOk'
+  | 'same'
+  | 'match'
+  | 'notMatch'
+  | 'fail'
+  | 'pass'
+  | 'comment'
+  | 'rejects'
+  | 'teardown'
 >;
 
 /** Most time for one requirement, on a machine that has much else to do. */

@@ -20,6 +20,8 @@ export interface Profile {
   /** Idle time before the target pings, and time to answer. */
   nopIntervalMs?: number;
   nopTimeoutMs?: number;
+  /** A module of ours that the daemon loads first (`node --import`): a planted fault, which a test has to find. */
+  planted?: string;
 }
 
 export interface Started {

@@ -23,7 +23,7 @@ async function offered(target: Target, keys: Keys, csg: number = OPERATIONAL): P
   return (await session.loginStep({ transit: false, csg, isid: target.freshIsid() }, all)).pdu;
 }
 
-/** A Text Request whose answer may be anything. */
+/** A Text Request whose answer may be anything; the CmdSN of one that is rejected is used again (§7.3). */
 async function asked(
   session: Session,
   keys: Keys | Buffer,
@@ -35,6 +35,7 @@ async function asked(
   session.connection.send(textRequest({ cmdSN: session.takeCmdSN(), expStatSN, ...options, itt, data }));
   const pdu = await session.next();
   if (pdu === undefined) throw new Error('the target closed instead of answering a Text Request');
+  if (pdu.opcode === OP.REJECT) session.cmdSN = pdu.expCmdSN;
   return pdu;
 }
 
@@ -171,7 +172,8 @@ const proposals: readonly Requirement[] = [
       judge(await offered(target, offers, SECURITY), 'security');
       judge(await offered(target, offers, OPERATIONAL), 'operational');
       judge(await asked(await Session.login(target), offers), 'full feature phase');
-      judge(await asked(await Session.login(target, { discovery: true }), offers), 'discovery');
+      const discovery = await Session.login(target, { discovery: true });
+      judge(await asked(discovery, [...offers, ['SendTargets', target.iqn]]), 'discovery');
     },
   },
 ];
@@ -400,4 +402,39 @@ const course: readonly Requirement[] = [
   },
 ];
 
-export const text: readonly Requirement[] = [...proposals, ...lengths, ...limits, ...course];
+const tags: readonly Requirement[] = [
+  {
+    id: 'TEXT-09',
+    clause: 'RFC 7143 §11.10.3, §4.2.5.3',
+    level: 'MUST',
+    text: 'all requests of an exchange have one ITT: another one with its TTT is rejected (reason 9), and the exchange is void',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { MaxRecvDataSegmentLength: '8192' } });
+      const open = await asked(session, { MaxRecvDataSegmentLength: '512' }, { final: false });
+      t.notOk(open.final);
+      const other = await asked(session, {}, { ttt: open.ttt, itt: open.itt + 1 });
+      t.equal(other.opcode, OP.REJECT);
+      t.equal(other.response, INVALID_PDU_FIELD);
+      t.equal(await segmentBytes(t, session), 8192);
+      const late = await asked(session, {}, { ttt: open.ttt, itt: open.itt });
+      t.equal(late.opcode, OP.REJECT, 'nothing is left of it');
+    },
+  },
+  {
+    id: 'TEXT-10',
+    clause: 'RFC 7143 §11.11.1, §11.11.4',
+    level: 'MUST',
+    text: 'a Text Response with F carries the reserved TTT, one without F another one',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const open = await asked(session, { 'X-org.example.a': '1' }, { final: false });
+      t.notOk(open.final);
+      t.not(open.ttt, NO_TAG);
+      const end = await asked(session, {}, { ttt: open.ttt, itt: open.itt });
+      t.ok(end.final);
+      t.equal(end.ttt, NO_TAG);
+    },
+  },
+];
+
+export const text: readonly Requirement[] = [...proposals, ...lengths, ...limits, ...course, ...tags];

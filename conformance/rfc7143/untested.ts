@@ -17,6 +17,6 @@ export const untested: readonly Untested[] = [
     clause: 'RFC 7143 §9.3',
     level: 'MUST',
     text: 'IPsec is implemented',
-    why: 'left to the operating system, as everywhere',
+    why: 'it lies below TCP, in the operating system: the daemon has the same sockets with it and without, and nothing of it is in this program that a test could look at',
   },
 ];

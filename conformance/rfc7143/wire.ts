@@ -4,6 +4,8 @@
  */
 import { NO_TAG, OP, type Pdu } from './pdu.js';
 
+const CHECK_CONDITION = 2;
+
 /** Reserved bits of byte 1 and reserved byte ranges (first, end) by opcode (RFC 7143 §11.4 to §11.19). */
 const RESERVED: Readonly<Record<number, { flags: number; ranges: readonly (readonly [number, number])[] }>> =
   {
@@ -130,6 +132,8 @@ export class WireRules {
     }
     if (pdu.opcode === OP.NOP_IN && pdu.itt === NO_TAG && pdu.data.length > 0)
       this.#add(pdu, 'has data, though nobody asked for it (§11.19)');
+    if (pdu.opcode === OP.SCSI_RESPONSE && pdu.scsiStatus === CHECK_CONDITION && pdu.sense.length === 0)
+      this.#add(pdu, 'has CHECK CONDITION without sense data (§11.4.7)');
     if (pdu.opcode === OP.R2T && pdu.desiredLength === 0) this.#add(pdu, 'asks for nothing (§11.8.4)');
     if (pdu.opcode === OP.R2T && pdu.ttt === NO_TAG) this.#add(pdu, 'has no TTT (§11.8.5)');
     if ((pdu.opcode === OP.REJECT || pdu.opcode === OP.ASYNC) && pdu.itt !== NO_TAG) {

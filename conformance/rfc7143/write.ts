@@ -5,6 +5,12 @@ import { read10, senseTriple, STATUS, write10 } from './scsi.js';
 import { Session } from './session.js';
 import type { Target } from './target.js';
 
+const ABORT_TASK = 1;
+const LOGICAL_UNIT_RESET = 5;
+/** Reject reasons (§11.17.1). */
+const PROTOCOL_ERROR = 4;
+const INVALID_PDU_FIELD = 9;
+
 const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
 
 /** Bytes that tell their position. */
@@ -65,6 +71,14 @@ async function neverGood(t: Tap, session: Session, itt: number, what: string): P
     // More R2Ts may be under way.
   }
   t.fail(`${what}: no end`);
+}
+
+/** The task ends with CHECK CONDITION and that sense. */
+async function fails(t: Tap, session: Session, itt: number, sense: string): Promise<void> {
+  const response = await session.expect(OP.SCSI_RESPONSE);
+  t.equal(response.itt, itt);
+  t.equal(response.scsiStatus, STATUS.CHECK_CONDITION);
+  t.equal(senseTriple(response.sense), sense);
 }
 
 /** The blocks that a wrong write may have touched hold what they held. */
@@ -422,21 +436,140 @@ export const write: readonly Requirement[] = [
   },
   {
     id: 'WR-36',
-    clause: 'RFC 7143 §11.17.1, §11.4.7.2',
+    clause: 'RFC 7143 §11.17.1, §11.4.7.2, §7.3',
     level: 'MUST',
-    text: 'Data-Out that is rejected ends its task: the Reject with the header is followed by CHECK CONDITION, incorrect amount of data',
+    text: 'Data-Out that is rejected ends its task: the Reject with the header is followed, when the last data have come, by CHECK CONDITION, incorrect amount of data',
     async run(t, target) {
-      for (const change of [{ dataSN: 5 }, { offset: 0x7ffffe00 }, { ttt: 0x12345678 }]) {
+      const before = await paint(target, 64, 4096, 0x37);
+      for (const change of [{ offset: 0x7ffffe00 }, { offset: 512 }, { ttt: 0x12345678 }]) {
         const { session, itt, r2t, data } = await untilR2T(target, 4096);
         const sent = answer(session, r2t, data.subarray(0, 512), { final: false, ...change });
         session.connection.send(sent);
         const reject = await session.expect(OP.REJECT);
+        t.equal(reject.response, INVALID_PDU_FIELD, JSON.stringify(change));
         t.ok(reject.data.equals(encode(sent).subarray(0, 48)), 'the header that was refused');
-        const { scsiStatus, sense, itt: ended } = await session.expect(OP.SCSI_RESPONSE);
-        t.equal(ended, itt);
-        t.equal(scsiStatus, STATUS.CHECK_CONDITION);
-        t.equal(senseTriple(sense), '0b/0c/0d', JSON.stringify(change));
+        t.same(await session.fence(), [], 'data are still to come');
+        session.connection.send(answer(session, r2t, data.subarray(512), { dataSN: 1, offset: 512 }));
+        await fails(t, session, itt, '0b/0c/0d');
         t.same(await session.fence(), [], 'once');
+        await holds(t, session, 64, before, 'nothing was written');
+      }
+    },
+  },
+  {
+    id: 'WR-38',
+    clause: 'RFC 7143 §11.4.2',
+    level: 'MUST',
+    text: 'a command that has failed before its unsolicited data have come is answered behind the last of them (F)',
+    async run(t, target) {
+      const session = await Session.login(target, {
+        keys: { InitialR2T: 'No', ImmediateData: 'Yes', FirstBurstLength: '4096' },
+      });
+      const data = pattern(4096, 22);
+      const cdb = write10(0xfffffff0, data.length / session.blockBytes);
+      const itt = session.sendCommand({ cdb, write: data, immediateBytes: 1024, final: false });
+      const { expStatSN, lun } = session;
+      for (const [dataSN, offset] of [1024, 2048, 3072].entries()) {
+        t.same(await session.fence(), [], 'data are still to come');
+        const piece = data.subarray(offset, offset + 1024);
+        session.connection.send(
+          dataOut({ itt, lun, expStatSN, dataSN, offset, data: piece, final: offset === 3072 }),
+        );
+      }
+      await fails(t, session, itt, '05/21/00');
+    },
+  },
+  {
+    id: 'WR-39',
+    clause: 'RFC 7143 §11.7.4, §4.2.5.3, §11.17.1',
+    level: 'MUST',
+    text: 'solicited Data-Out whose LUN is not that of the command is rejected (reason 9), not written, and ends the task',
+    async run(t, target) {
+      const before = await paint(target, 64, 4096, 0x39);
+      const { session, itt, r2t, data } = await untilR2T(target, 4096);
+      session.connection.send(answer(session, r2t, data, { lun: session.lun + 5 }));
+      t.equal((await session.expect(OP.REJECT)).response, INVALID_PDU_FIELD);
+      await fails(t, session, itt, '0b/0c/0d');
+      await holds(t, session, 64, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'WR-40',
+    clause: 'RFC 7143 §11.4.7.2',
+    level: 'MUST',
+    text: 'a first burst of unsolicited Data-Out that is shorter than FirstBurstLength, though there are more data, ends the command: incorrect amount of data',
+    async run(t, target) {
+      const before = await paint(target, 300, 8192, 0x40);
+      for (const order of ['Yes', 'No']) {
+        const session = await Session.login(target, {
+          keys: { InitialR2T: 'No', ImmediateData: 'Yes', FirstBurstLength: '4096', DataPDUInOrder: order },
+        });
+        const data = pattern(8192, 23);
+        const cdb = write10(300, data.length / session.blockBytes);
+        const itt = session.sendCommand({ cdb, write: data, immediateBytes: 512, final: false });
+        const { expStatSN, lun } = session;
+        const piece = data.subarray(512, 2048);
+        session.connection.send(
+          dataOut({ itt, lun, expStatSN, dataSN: 0, offset: 512, data: piece, final: true }),
+        );
+        t.equal((await session.expect(OP.REJECT)).response, PROTOCOL_ERROR);
+        await fails(t, session, itt, '0b/0c/0d');
+        const behind = 300 + 512 / session.blockBytes;
+        await holds(t, session, behind, before.subarray(512), 'nothing of the burst was written');
+      }
+    },
+  },
+  {
+    id: 'WR-41',
+    clause: 'RFC 7143 §7.9, §7.8',
+    level: 'MUST',
+    text: 'a gap in DataSN counts as data lost on the way: the task ends with protocol service CRC error when the last data have come',
+    async run(t, target) {
+      const before = await paint(target, 64, 4096, 0x41);
+      for (const order of ['Yes', 'No']) {
+        const session = await Session.login(target, { keys: { ...SOLICITED, DataPDUInOrder: order } });
+        const data = pattern(4096, 24);
+        const itt = session.sendCommand({ cdb: write10(64, 4096 / session.blockBytes), write: data });
+        const r2t = await session.expect(OP.R2T);
+        const [first, rest] = [data.subarray(0, 1024), data.subarray(2048)];
+        session.connection.send(answer(session, r2t, first, { final: false }));
+        t.same(await session.fence(), []);
+        session.connection.send(answer(session, r2t, rest, { dataSN: 2, offset: 2048, final: false }));
+        t.equal((await session.expect(OP.REJECT)).response, PROTOCOL_ERROR);
+        t.same(await session.fence(), [], 'data are still to come');
+        session.connection.send(answer(session, r2t, Buffer.alloc(0), { dataSN: 3, offset: 4096 }));
+        await fails(t, session, itt, '0b/47/05');
+        await holds(t, session, 66, before.subarray(1024), 'nothing behind the gap was written');
+      }
+    },
+  },
+  {
+    id: 'WR-42',
+    clause: 'RFC 7143 §11.17.1, §7.8, §11.5.1',
+    level: 'MUST',
+    text: 'the status of a write whose data were rejected waits for the F of every R2T that is out; ABORT TASK concludes it meanwhile, without a status',
+    async run(t, target) {
+      for (const end of ['data', 'ABORT TASK', 'LOGICAL UNIT RESET'] as const) {
+        const session = await Session.login(target, {
+          keys: { ...SOLICITED, MaxOutstandingR2T: '2', MaxBurstLength: '2048', TaskReporting: 'FastAbort' },
+        });
+        t.equal(session.agreed.get('MaxOutstandingR2T'), '2');
+        const data = pattern(8192, 25);
+        const itt = session.sendCommand({ cdb: write10(64, 8192 / session.blockBytes), write: data });
+        const [one, two] = [await session.expect(OP.R2T), await session.expect(OP.R2T)];
+        session.connection.send(answer(session, one, data.subarray(0, 512), { offset: 1024, final: false }));
+        t.equal((await session.expect(OP.REJECT)).response, INVALID_PDU_FIELD);
+        session.answerR2T(two, data);
+        t.same(await session.fence(), [], 'one R2T is out, and no other is sent');
+        if (end === 'data') {
+          session.answerR2T(one, data);
+          await fails(t, session, itt, '0b/0c/0d');
+        } else {
+          const fn = end === 'ABORT TASK' ? ABORT_TASK : LOGICAL_UNIT_RESET;
+          t.equal((await session.manage(fn, { referencedTag: itt })).response, 0, end);
+          session.answerR2T(one, data);
+        }
+        t.same(await session.fence(), [], `${end}: nothing more`);
       }
     },
   },
@@ -639,6 +772,8 @@ export const write: readonly Requirement[] = [
         const r2t = await session.expect(OP.R2T);
         for (const [offset, bytes, dataSN, final] of pieces)
           session.connection.send(answer(session, r2t, Buffer.alloc(bytes, 0xab), { dataSN, offset, final }));
+        if (pieces.at(-1)?.[3] === false)
+          session.connection.send(answer(session, r2t, Buffer.alloc(0), { dataSN: 9, offset: 2048 }));
         const answers: number[] = [];
         for (let pdu = await session.next(); pdu !== undefined; pdu = await session.next()) {
           answers.push(pdu.opcode);

@@ -4,6 +4,7 @@ import { OperationalError } from '../operational-error.js';
 const REFUSALS: ReadonlySet<string> = new Set([
   'ALREADY_ENABLED',
   'DAEMON_RUNNING',
+  'FILE_EXISTS',
   'HOLDS_DATA',
   'MASTER_IN_USE',
   'MASTER_MOUNTED',

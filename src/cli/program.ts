@@ -9,6 +9,7 @@ import { addDump } from './commands/dump.js';
 import { addEngineCommands } from './commands/engine.js';
 import { addInit } from './commands/init.js';
 import { addOperations } from './commands/operations.js';
+import { addSecret } from './commands/secret.js';
 import { addServe } from './commands/serve.js';
 import { addSlave } from './commands/slave.js';
 import { addStatus } from './commands/status.js';
@@ -46,6 +47,7 @@ export function createProgram(): Command {
     addCheck,
     addDump,
     addConfig,
+    addSecret,
     addCompletion,
   ])
     add(program);

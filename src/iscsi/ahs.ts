@@ -4,15 +4,30 @@ import { AHS_BIDIRECTIONAL_READ_LENGTH, AHS_EXTENDED_CDB } from './constants.js'
 import type { IscsiTask } from './iscsi-task.js';
 import type { Pdu } from './pdu.js';
 
-/** Takes an extended CDB or a bidirectional read length over into the task. False if they are malformed. */
+/** The upper two bits of AHSType are reserved (§11.2.2.1). */
+const AHS_CODE_MASK = 0x3f;
+
+/** True if each segment ends where the next begins, and the last one at the end of them all. */
+export function ahsFit(pdu: Pdu): boolean {
+  const end = pdu.ahsAt + pdu.ahsBytes;
+  let at = pdu.ahsAt;
+  while (at < end) at = nextAhs(pdu, at);
+  return at === end;
+}
+
+/** AHSLength counts what follows the type byte, without padding (§11.2.2.2). */
+function nextAhs(pdu: Pdu, at: number): number {
+  const bytes = 3 + pdu.view.getUint16(at);
+  return at + bytes + (-bytes & 3);
+}
+
+/** Takes an extended CDB or a bidirectional read length over into the task. False if one has no meaning. */
 export function readAhs(task: IscsiTask, pdu: Pdu): boolean {
   const end = pdu.ahsAt + pdu.ahsBytes;
   for (let at = pdu.ahsAt; at < end;) {
-    // AHSLength counts what follows the type byte, without padding (§11.2.2.2).
     const length = pdu.view.getUint16(at);
-    const type = pdu.buffer[at + 2];
-    const next = at + 3 + length + (-(3 + length) & 3);
-    if (length === 0 || next > end) return false;
+    const type = pdu.buffer[at + 2] & AHS_CODE_MASK;
+    if (length === 0) return false;
     if (type === AHS_EXTENDED_CDB) {
       const extraBytes = length - 1;
       if (16 + extraBytes > CDB_BYTES_MAX) return false;
@@ -22,7 +37,7 @@ export function readAhs(task: IscsiTask, pdu: Pdu): boolean {
       if (length !== 5) return false;
       task.expectedDataIn = pdu.view.getUint32(at + 4);
     } else return false;
-    at = next;
+    at = nextAhs(pdu, at);
   }
   return true;
 }

@@ -64,6 +64,11 @@ export class CommandOrder {
     return false;
   }
 
+  /** The last one that was admitted or delivered counts as never received (§7.3). */
+  giveBack(): void {
+    this.#session.expCmdSN = (this.#session.expCmdSN - 1) >>> 0;
+  }
+
   #keep(cmdSN: number, pdu: Pdu, carrier?: Carrier): void {
     const copy = copyOf(pdu);
     carrier?.pin(copy.buffer.length);

@@ -40,6 +40,8 @@ export interface ConnectionServices {
   sendTargets: (connection: Connection, value: string) => [string, string][] | undefined;
   /** A TARGET COLD RESET came by this connection. */
   targetWasReset: (connection: Connection) => void;
+  /** A format error came by this connection: its whole session ends. */
+  formatError: (connection: Connection, why: string) => void;
   /** Called after every receive, for the spin; `waits`: a command of the session waits for the medium. */
   active: (connection: Connection, waits: boolean) => void;
   closed: (connection: Connection) => void;
@@ -197,7 +199,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
         headerBytes += DIGEST_BYTES;
       }
       if (dataBytes > this.#segmentBytesMax) {
-        this.fail('a data segment longer than MaxRecvDataSegmentLength');
+        this.formatError('a data segment longer than MaxRecvDataSegmentLength');
         return;
       }
       const padded = dataBytes + padding(dataBytes);
@@ -272,7 +274,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     this.counters.dataDigestErrors++;
     const full = this.#fullFeature;
     if (full === undefined) {
-      this.fail('data digest error');
+      this.#discovery?.reject(REJECT.DATA_DIGEST_ERROR, pdu);
       return;
     }
     full.reject(REJECT.DATA_DIGEST_ERROR, pdu);
@@ -321,6 +323,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
       sendSegmentBytes: () => Math.min(this.#parameters.maxSendDataSegmentBytes, 65_536),
       takeTransferTag: () => session?.takeTransferTag() ?? 1,
       sendTargets: (value) => this.#services.sendTargets(this, value),
+      sendTargetsOnly: session === undefined,
     });
     negotiation.restart();
     if (session === undefined) {
@@ -374,6 +377,11 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     );
     this.transmit.flush();
     this.wire.destroy();
+  }
+
+  formatError(why: string): void {
+    this.fail(why);
+    this.#services.formatError(this, why);
   }
 
   /** SessionConnection: the session goes on without this connection, or ends. */

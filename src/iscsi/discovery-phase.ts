@@ -1,8 +1,10 @@
 /**
- * The full feature phase of a discovery session (RFC 7143 §4.3): text requests, NOP and logout; nothing else.
+ * The full feature phase of a discovery session (RFC 7143 §4.3, §7.4.3): SendTargets and the logout of the session. All
+ * else is rejected, and nothing but their responses and rejects is sent.
  */
 import {
   IMMEDIATE,
+  LOGOUT_REASON,
   LOGOUT_RESPONSE,
   OPCODE_MASK,
   REJECT,
@@ -11,6 +13,7 @@ import {
   TAG_NONE,
   BHS_BYTES,
 } from './constants.js';
+import type { IscsiCounters } from './counters.js';
 import type { Parameters } from './negotiation.js';
 import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
 import { serialAdd } from './serial.js';
@@ -19,6 +22,7 @@ import type { Transmit } from './transmit.js';
 
 export interface DiscoveryOwner {
   readonly transmit: Transmit;
+  readonly counters: IscsiCounters;
   statSN: number;
   readonly parameters: Parameters;
   parametersChanged(): void;
@@ -42,39 +46,42 @@ export class DiscoveryPhase {
   receive(pdu: Pdu): void {
     const { buffer, view, at } = pdu;
     const opcode = buffer[at] & OPCODE_MASK;
-    const itt = view.getUint32(at + 16);
-    const pong = opcode === REQUEST.NOP_OUT && itt === TAG_NONE;
-    if ((buffer[at] & IMMEDIATE) === 0 && !pong) {
+    const isClose = (buffer[at + 1] & 0x7f) === LOGOUT_REASON.CLOSE_SESSION;
+    if (opcode !== REQUEST.TEXT && !(opcode === REQUEST.LOGOUT && isClose)) {
+      this.reject(REJECT.COMMAND_NOT_SUPPORTED, pdu);
+      return;
+    }
+    if ((buffer[at] & IMMEDIATE) === 0) {
       // One connection, answered in order: a number that isn't the next one is outside what may be sent.
       if (view.getUint32(at + 24) !== this.#expCmdSN) return;
       this.#expCmdSN = serialAdd(this.#expCmdSN, 1);
     }
     if (opcode === REQUEST.TEXT) this.#textRequest(pdu);
-    else if (opcode === REQUEST.NOP_OUT) {
-      if (!pong) this.#nopIn(pdu, itt);
-    } else if (opcode === REQUEST.LOGOUT) {
-      this.#send({ opcode: RESPONSE.LOGOUT, detail: LOGOUT_RESPONSE.CLOSED << 8, itt });
+    else {
+      this.#send({
+        opcode: RESPONSE.LOGOUT,
+        detail: LOGOUT_RESPONSE.CLOSED << 8,
+        itt: view.getUint32(at + 16),
+      });
       this.#owner.endAfterFlush('logout', 'logout');
-    } else this.#reject(REJECT.COMMAND_NOT_SUPPORTED, pdu);
-  }
-
-  #nopIn(pdu: Pdu, itt: number): void {
-    const bytes = Math.min(pdu.dataBytes, this.#owner.parameters.maxSendDataSegmentBytes);
-    const data = pdu.buffer.subarray(pdu.dataAt, pdu.dataAt + bytes);
-    this.#send({ opcode: RESPONSE.NOP_IN, itt, ttt: TAG_NONE, data });
+    }
   }
 
   #textRequest(pdu: Pdu): void {
     const outcome = this.#text.request(pdu);
     if (outcome.kind === 'reject') {
-      this.#reject(outcome.reason, pdu);
+      // What is rejected counts as never received (§7.3).
+      if ((pdu.buffer[pdu.at] & IMMEDIATE) === 0) this.#expCmdSN = serialAdd(this.#expCmdSN, -1);
+      this.reject(outcome.reason, pdu);
       return;
     }
     this.#send({ opcode: RESPONSE.TEXT, ...outcome.answer });
     if (outcome.renegotiated) this.#owner.parametersChanged();
   }
 
-  #reject(reason: number, pdu: Pdu): void {
+  /** Reject (§11.17) carries the header that it refuses. */
+  reject(reason: number, pdu: Pdu): void {
+    this.#owner.counters.rejects++;
     const data = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.at + BHS_BYTES));
     this.#send({ opcode: RESPONSE.REJECT, detail: reason << 8, itt: TAG_NONE, data });
   }

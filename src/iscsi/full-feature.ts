@@ -4,7 +4,7 @@
  * async-messages.ts.
  */
 import type { Nexus } from '../scsi/nexus.js';
-import { readAhs } from './ahs.js';
+import { ahsFit, readAhs } from './ahs.js';
 import { AsyncMessages } from './async-messages.js';
 import type { Carrier } from './command-order.js';
 import {
@@ -25,7 +25,7 @@ import { IscsiTask, type SentOfTask } from './iscsi-task.js';
 import { LinkRequests } from './link-requests.js';
 import type { Parameters } from './negotiation.js';
 import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
-import { DATA_LOST } from './out-transfer.js';
+import { DATA_OUT_FAULT } from './data-out-fault.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { Recovery } from './recovery.js';
@@ -59,6 +59,8 @@ export class FullFeature implements TaskHost, Carrier {
   #submitting: IscsiTask | undefined;
   /** 1 while a command is submitted that has not been answered yet: it is not among the session's tasks. */
   #unlisted = 0;
+  /** True while a request is in hand that has taken a CmdSN. */
+  #counted = false;
   #closed = false;
   /** ExpStatSN of the last PDU. */
   acknowledged: number;
@@ -163,14 +165,21 @@ export class FullFeature implements TaskHost, Carrier {
     const numbered = (pdu.buffer[pdu.at] & IMMEDIATE) === 0 && !(opcode === REQUEST.NOP_OUT && isPong(pdu));
     const { order, manager } = this.#session;
     if (numbered && !order.admit(pdu, this)) return;
+    this.#counted = numbered;
     this.#dispatch(opcode, pdu);
+    this.#counted = false;
+    if (this.over) return;
     if (order.waiting) order.deliverWaiting();
     if (manager.waits) manager.commandsArrived();
   }
 
   /** Carrier. */
   deliver(pdu: Pdu): void {
-    if (!this.over) this.#dispatch(pdu.buffer[pdu.at] & OPCODE_MASK, pdu);
+    if (this.over) return;
+    const opcode = pdu.buffer[pdu.at] & OPCODE_MASK;
+    this.#counted = opcode !== REQUEST.DATA_OUT;
+    this.#dispatch(opcode, pdu);
+    this.#counted = false;
   }
 
   #known(opcode: number): boolean {
@@ -195,6 +204,11 @@ export class FullFeature implements TaskHost, Carrier {
     const itt = view.getUint32(at + 16);
     const flags = buffer[at + 1];
     const immediate = (buffer[at] & IMMEDIATE) !== 0;
+    if (pdu.ahsBytes > 0 && !ahsFit(pdu)) {
+      this.#owner.formatError('header segments that do not fit');
+      this.#closed = true;
+      return;
+    }
     if (itt === TAG_NONE || (session.tasks.size > 0 && session.tasks.has(itt))) {
       this.reject(itt === TAG_NONE ? REJECT.PROTOCOL_ERROR : REJECT.TASK_IN_PROGRESS, pdu);
       return;
@@ -267,11 +281,13 @@ export class FullFeature implements TaskHost, Carrier {
   #dataOut(pdu: Pdu): void {
     const { view, at } = pdu;
     const task = this.#session.tasks.get(view.getUint32(at + 16));
+    const ttt = view.getUint32(at + 20);
+    const final = (pdu.buffer[at + 1] & FINAL) !== 0;
     const { order } = this.#session;
     if (task === undefined && order.waiting && order.dataOut(pdu, this)) return;
     // Data of a task that is gone (aborted, or ended early) may still be on their way: they are dropped.
-    if (task === undefined || task.aborted) {
-      if ((pdu.buffer[at + 1] & FINAL) !== 0) this.#session.manager.lateData(view.getUint32(at + 20));
+    if (task === undefined || (task.aborted && !task.refused)) {
+      if (final) this.#session.manager.lateData(ttt);
       return;
     }
     if (task.host !== this) {
@@ -279,23 +295,38 @@ export class FullFeature implements TaskHost, Carrier {
       this.reject(REJECT.PROTOCOL_ERROR, pdu);
       return;
     }
-    const fault = task.out.dataOut(
-      view.getUint32(at + 20),
-      view.getUint32(at + 36),
-      view.getUint32(at + 40),
-      (pdu.buffer[at + 1] & FINAL) !== 0,
-      pdu.buffer,
-      pdu.dataAt,
-      pdu.dataBytes,
-    );
-    if (fault === undefined) return;
-    if (fault === DATA_LOST) {
-      this.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
+    if (task.out.draining) {
+      task.out.drained(ttt, final);
       return;
     }
-    this.#owner.log.warn({ initiator: this.nexus.initiatorName, fault }, 'Data-Out refused');
-    this.reject(REJECT.PROTOCOL_ERROR, pdu);
-    this.abandon(task, PROTOCOL_SENSE.INCORRECT_AMOUNT_OF_DATA);
+    const fault = belongsElsewhere(task, pdu, ttt)
+      ? DATA_OUT_FAULT.OTHER_UNIT
+      : task.out.dataOut(
+          ttt,
+          view.getUint32(at + 36),
+          view.getUint32(at + 40),
+          final,
+          pdu.buffer,
+          pdu.dataAt,
+          pdu.dataBytes,
+        );
+    if (fault === undefined) return;
+    if (fault === DATA_OUT_FAULT.LOST) {
+      this.abandon(task, fault.sense);
+      return;
+    }
+    this.#owner.log.warn({ initiator: this.nexus.initiatorName, fault: fault.why }, 'Data-Out refused');
+    this.reject(fault.reason, pdu);
+    this.#refuseData(task, fault.sense, ttt, final);
+  }
+
+  /** What came for a task is of no use: the task ends with that when all that is owed has come (§11.17.1). */
+  #refuseData(task: IscsiTask, sense: Buffer, ttt: number, final: boolean): void {
+    task.out.drain(ttt, final);
+    // Ended by the SCSI layer already: its status waits for the rest.
+    if (task.over || task.refused) return;
+    task.refuse(sense);
+    this.#session.abort(task, () => task.endRefused());
   }
 
   /** True if what gets lost is asked for again (level 1 and above). */
@@ -304,18 +335,19 @@ export class FullFeature implements TaskHost, Carrier {
   }
 
   /**
-   * A Data-Out whose digest was wrong is gone: it is asked for again, or its task ends, since it can't be completed at
-   * error recovery level 0 (§7.8).
+   * A Data-Out whose digest was wrong is gone: it is asked for again, or its task ends when the rest has come, since it
+   * can't be completed at error recovery level 0 (§7.8).
    */
   dataOutLost(pdu: Pdu): void {
     const { view, at } = pdu;
     const task = this.#session.tasks.get(view.getUint32(at + 16));
-    if (task?.host !== this) return;
-    if (this.recovers) {
-      const final = (pdu.buffer[at + 1] & FINAL) !== 0;
-      if (task.out.lost(view.getUint32(at + 20), view.getUint32(at + 36), final) === undefined) return;
-    }
-    this.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
+    if (task?.host !== this || (task.aborted && !task.refused)) return;
+    const ttt = view.getUint32(at + 20);
+    const final = (pdu.buffer[at + 1] & FINAL) !== 0;
+    if (task.out.draining) task.out.drained(ttt, final);
+    else if (!this.recovers) this.#refuseData(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR, ttt, final);
+    else if (task.out.lost(ttt, view.getUint32(at + 36), final) !== undefined)
+      this.abandon(task, PROTOCOL_SENSE.SERVICE_CRC_ERROR);
   }
 
   /** Ends a task whose data went wrong: the SCSI layer drops it, the initiator gets the sense. */
@@ -389,9 +421,14 @@ export class FullFeature implements TaskHost, Carrier {
     );
   }
 
-  /** Reject (§11.17) carries the header that it refuses. */
+  /**
+   * Reject (§11.17) carries the header that it refuses. The CmdSN of a request that is rejected does not count as received:
+   * the initiator uses it again, for whatever it likes (§7.3).
+   */
   reject(reason: number, pdu: Pdu): void {
     this.#owner.counters.rejects++;
+    if (this.#counted) this.#session.order.giveBack();
+    this.#counted = false;
     const data = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.at + BHS_BYTES));
     this.send({ opcode: RESPONSE.REJECT, detail: reason << 8, itt: TAG_NONE, data });
   }
@@ -438,6 +475,10 @@ export class FullFeature implements TaskHost, Carrier {
 
 const segmentBytes = (parameters: Parameters): number =>
   Math.min(parameters.maxSendDataSegmentBytes, SEND_SEGMENT_BYTES_MAX);
+
+/** Solicited data carry the LUN of their command (§11.7.4); in others the field is reserved. */
+const belongsElsewhere = ({ lunHigh, lunLow }: IscsiTask, { view, at }: Pdu, ttt: number): boolean =>
+  ttt !== TAG_NONE && (view.getUint32(at + 8) !== lunHigh || view.getUint32(at + 12) !== lunLow);
 
 /** A NOP-Out that answers ours has no ITT and takes no CmdSN (§11.18.1). */
 const isPong = (pdu: Pdu): boolean => pdu.view.getUint32(pdu.at + 16) === TAG_NONE;

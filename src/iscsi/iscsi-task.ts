@@ -14,6 +14,7 @@ import {
   RESIDUAL_OVERFLOW,
   RESIDUAL_UNDERFLOW,
   RESPONSE,
+  SCSI_CHECK_CONDITION,
   SCSI_GOOD,
   TAG_NONE,
 } from './constants.js';
@@ -75,6 +76,8 @@ export class IscsiTask extends Task {
   #held = false;
   /** What is held waits for other responses of the session, and for no data any more. */
   #atFence = false;
+  /** Sense data that the task ends with, whatever the SCSI layer says; undefined: it says what. */
+  #refusal: Buffer | undefined;
   /** Counts what was held, so that a task that is used again is told from itself. */
   #holding = 0;
 
@@ -93,6 +96,7 @@ export class IscsiTask extends Task {
     this.#reservedBytes = 0;
     this.#held = false;
     this.#atFence = false;
+    this.#refusal = undefined;
     this.out.reset();
   }
 
@@ -371,14 +375,45 @@ export class IscsiTask extends Task {
   override discard(): void {
     if (!this.aborted) this.host.discarded(this);
     this.aborted = true;
-    this.out.stop();
+    if (!this.refused) this.out.stop();
+  }
+
+  /**
+   * What came for the task is refused: it ends with that sense data, as soon as the SCSI layer has let go of it and the
+   * initiator has sent what it owes (§7.8, §11.17.1). The caller has the SCSI layer abort it.
+   */
+  refuse(sense: Buffer): void {
+    this.#refusal = sense;
+  }
+
+  /** True from `refuse` on, until the status is due. */
+  get refused(): boolean {
+    return this.#refusal !== undefined;
+  }
+
+  /** Somebody else ends the task, and without a status. */
+  withdrawRefusal(): void {
+    if (!this.refused) return;
+    this.#refusal = undefined;
+    if (this.aborted) this.out.stop();
+  }
+
+  /** The SCSI layer has let go of a task that was refused. */
+  endRefused(): void {
+    if (this.refused) this.complete(SCSI_CHECK_CONDITION);
   }
 
   override complete(status: number, sense?: Buffer): void {
-    if (this.aborted) {
-      this.#finish();
-      return;
-    }
+    const refusal = this.#refusal;
+    if (refusal !== undefined) {
+      this.#refusal = undefined;
+      this.aborted = false;
+      this.#conclude(SCSI_CHECK_CONDITION, refusal);
+    } else if (this.aborted) this.#finish();
+    else this.#conclude(status, sense);
+  }
+
+  #conclude(status: number, sense: Buffer | undefined): void {
     // The initiator may still be sending what it was asked for, or what it announced; a status before its end would
     // free the task tag under that data.
     if (this.out.expectsMore()) {
@@ -497,6 +532,7 @@ export class IscsiTask extends Task {
       this.#pinnedBytes = 0;
     }
     this.#heldSense = undefined;
+    this.#refusal = undefined;
     this.#pieces = [];
     this.#piecesHost = undefined;
     this.handler = undefined;

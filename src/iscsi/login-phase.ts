@@ -53,6 +53,11 @@ export class LoginPhase {
     this.#owner.cid = pdu.view.getUint16(pdu.at + 20);
     const cmdSN = pdu.view.getUint32(pdu.at + 24);
     const answer = this.#login.request(pdu);
+    if (answer.error !== undefined)
+      this.#owner.log.error(
+        { err: answer.error, address: this.#owner.remoteAddress },
+        'internal error: the login is refused',
+      );
     if (answer.delayMs > 0) this.#held = setTimeout(() => this.#answer(answer, cmdSN), answer.delayMs);
     else this.#answer(answer, cmdSN);
   }

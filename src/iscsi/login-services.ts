@@ -3,6 +3,7 @@ import type { LoginStatus } from './constants.js';
 import type { Negotiation } from './negotiation.js';
 import type { Asker, AuthenticationOptions, IscsiLimits, IscsiTargetOptions } from './options.js';
 import type { AnswerFields } from './pdu.js';
+import type { TargetRules } from './visibility.js';
 
 /** What the server decides about a login. */
 export interface LoginServices {
@@ -10,6 +11,8 @@ export interface LoginServices {
   readonly address: string;
   readonly portalGroupTag: number;
   findTarget: (name: string) => IscsiTargetOptions | undefined;
+  /** The last rules of a target that is no longer served; undefined: there was none of that name. */
+  removedTarget: (name: string) => TargetRules | undefined;
   discoveryAuthentication: (asker: Asker) => AuthenticationOptions;
   /** Told who failed to authenticate; returns how long the answer is to be held back, in ms. */
   refused: (initiator: string, why: string) => number;
@@ -49,4 +52,6 @@ export interface LoginAnswer {
   why: string | undefined;
   /** Hold the answer back that long. */
   delayMs: number;
+  /** What went wrong on this side. */
+  error?: unknown;
 }

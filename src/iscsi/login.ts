@@ -74,7 +74,7 @@ export class Login {
       if (error instanceof Refusal) return this.#refuse(pdu, error.status, error.message, error.delayMs);
       if (error instanceof TextError || error instanceof NegotiationError)
         return this.#refuse(pdu, LOGIN_STATUS.INITIATOR_ERROR, error.message);
-      throw error;
+      return { ...this.#refuse(pdu, LOGIN_STATUS.TARGET_ERROR, 'internal error'), error };
     }
   }
 
@@ -172,9 +172,11 @@ export class Login {
   #findTarget(name: string, asker: Asker): IscsiTargetOptions {
     const target = this.#services.findTarget(name.toLowerCase());
     // A target that the asker may not see is answered as one that isn't there.
-    if (target === undefined || !mightEnter(target, asker))
-      throw new Refusal(LOGIN_STATUS.NOT_FOUND, 'no such target for this initiator');
-    return target;
+    if (target !== undefined && mightEnter(target, asker)) return target;
+    const removed = target === undefined ? this.#services.removedTarget(name.toLowerCase()) : undefined;
+    if (removed !== undefined && mightEnter(removed, asker))
+      throw new Refusal(LOGIN_STATUS.TARGET_REMOVED, 'the target is no longer served');
+    throw new Refusal(LOGIN_STATUS.NOT_FOUND, 'no such target for this initiator');
   }
 
   /** A discovery session may name a target too ("named discovery session", §7.4.2.2). */

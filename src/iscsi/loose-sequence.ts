@@ -3,6 +3,7 @@
  * DataSequenceInOrder=No). Nobody is known to ask for that, so it is made simple rather than fast: the data wait in a
  * buffer of the sequence's own until all of them are here.
  */
+import { DATA_OUT_FAULT, type DataOutFault } from './data-out-fault.js';
 
 /** Longest sequence that is asked for at once, which bounds what a task can hold (with `maxOutstandingR2T`). */
 export const LOOSE_SEQUENCE_BYTES_MAX = 65_536;
@@ -33,13 +34,13 @@ export class LooseSequence {
     buffer: Buffer,
     offset: number,
     bytes: number,
-  ): string | undefined {
-    if (dataSN !== this.#dataSN) return 'DataSN out of order';
-    if (inOrder && position !== this.#next) return 'buffer offset out of order';
+  ): DataOutFault | undefined {
+    if (dataSN !== this.#dataSN) return DATA_OUT_FAULT.DATA_SN;
+    if (inOrder && position !== this.#next) return DATA_OUT_FAULT.OFFSET;
     const from = position - this.start;
-    if (from < 0 || from + bytes > this.#data.length) return 'data beyond the sequence';
+    if (from < 0 || from + bytes > this.#data.length) return DATA_OUT_FAULT.BEYOND_SEQUENCE;
     const seen = this.#seen.subarray(from, from + bytes);
-    if (seen.includes(1)) return 'data that came before';
+    if (seen.includes(1)) return DATA_OUT_FAULT.TWICE;
     seen.fill(1);
     buffer.copy(this.#data, from, offset, offset + bytes);
     this.#taken += bytes;

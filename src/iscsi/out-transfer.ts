@@ -11,10 +11,11 @@
  * dropped, and at its end, or when that doesn't come in time, everything from `#received` on is asked for by a new R2T (a
  * recovery R2T). Data that come twice, or late, are dropped without a word.
  */
-import { FINAL, RESPONSE, TAG_NONE } from './constants.js';
-import { seal, wireBytes } from './framing.js';
+import { TAG_NONE } from './constants.js';
+import { DATA_OUT_FAULT, type DataOutFault } from './data-out-fault.js';
 import type { IscsiTask } from './iscsi-task.js';
 import { LOOSE_SEQUENCE_BYTES_MAX, LooseSequence } from './loose-sequence.js';
+import { sendR2T, type OpenR2T } from './r2t.js';
 import { serialDistance } from './serial.js';
 
 const BLOCK_BYTES = 512;
@@ -24,22 +25,6 @@ const ATTEMPTS_MAX = 8;
 /** How long data may be silent before they are taken for lost; twice as long with every attempt, up to a limit. */
 const OVERDUE_MS = 1500;
 const OVERDUE_DOUBLINGS_MAX = 4;
-
-/** An R2T whose data are still to come. */
-interface OpenR2T {
-  ttt: number;
-  /** First byte behind its range. */
-  end: number;
-  /** DataSN that its next Data-Out carries. */
-  dataSN: number;
-  /** Where its data gather if they may come in any order. */
-  loose: LooseSequence | undefined;
-}
-
-/** Why Data-Out is refused; the words go to the log. */
-export type DataOutFault = string;
-/** Data that were asked for too often: no fault of the last PDU. */
-export const DATA_LOST = 'data that were asked for too often';
 
 export class OutTransfer {
   readonly #task: IscsiTask;
@@ -51,6 +36,8 @@ export class OutTransfer {
   /** The SCSI layer was told that all data are here: once, since the command may go on for long after that. */
   #endTold = false;
   #ignoring = false;
+  /** Data are taken for their F bit alone. */
+  draining = false;
 
   /** Bytes of the initiator's stream that have arrived, and that have gone to the SCSI layer. */
   #received = 0;
@@ -92,6 +79,7 @@ export class OutTransfer {
     this.#begun = false;
     this.#endTold = false;
     this.#ignoring = false;
+    this.draining = false;
     this.#received = 0;
     this.#delivered = 0;
     this.#asked = 0;
@@ -167,6 +155,25 @@ export class OutTransfer {
     this.#gather = undefined;
   }
 
+  /**
+   * Something is wrong with the data, so none of them are of use any more: what the initiator still owes is taken,
+   * whatever it is, up to the F bit of each sequence (§7.8, §11.17.1). `ttt` and `final` are of the PDU that was refused.
+   */
+  drain(ttt: number, final: boolean): void {
+    this.ignoreRest();
+    this.draining = true;
+    this.drained(ttt, final);
+  }
+
+  /** A Data-Out PDU while the data are drained. */
+  drained(ttt: number, final: boolean): void {
+    if (this.#recovers) this.#heardMs = performance.now();
+    if (!final) return;
+    if (ttt === TAG_NONE) this.#unsolicitedOpen = false;
+    else this.#open = this.#open.filter((r2t) => r2t.ttt !== ttt);
+    if (!this.expectsMore()) this.#task.releaseHeld();
+  }
+
   /** The task was aborted: nothing more is asked for or taken. */
   stop(): void {
     this.#ignoring = true;
@@ -197,25 +204,36 @@ export class OutTransfer {
     }
     if (!this.#task.host.parameters.dataInOrder)
       return this.#loose(ttt, dataSN, bufferOffset, final, buffer, offset, bytes);
-    if (bufferOffset !== this.#received) return 'buffer offset out of order';
+    const end = bufferOffset + bytes;
     if (ttt === TAG_NONE) {
-      if (!this.#unsolicitedOpen) return 'unsolicited data that were not announced';
-      if (dataSN !== this.#unsolicitedDataSN) return 'DataSN out of order';
-      if (bufferOffset + bytes > this.#unsolicitedEnd) return 'unsolicited data beyond FirstBurstLength';
+      if (!this.#unsolicitedOpen) return DATA_OUT_FAULT.NOT_ANNOUNCED;
+      // A gap in the numbers explains a gap in the data.
+      if (dataSN !== this.#unsolicitedDataSN) return DATA_OUT_FAULT.DATA_SN;
+      if (bufferOffset !== this.#received) return DATA_OUT_FAULT.OFFSET;
+      if (end > this.#unsolicitedEnd) return DATA_OUT_FAULT.BEYOND_FIRST_BURST;
+      if (final && this.#isShortFirstBurst(end)) return DATA_OUT_FAULT.SHORT_FIRST_BURST;
       this.#unsolicitedDataSN++;
       if (final) this.#unsolicitedOpen = false;
     } else {
       const r2t = this.#open.at(0);
-      if (r2t?.ttt !== ttt) return 'unknown target transfer tag';
-      if (dataSN !== r2t.dataSN) return 'DataSN out of order';
-      const end = bufferOffset + bytes;
-      if (end > r2t.end) return 'data beyond the R2T';
-      if (final !== (end === r2t.end)) return 'F bit at the wrong place';
+      if (r2t?.ttt !== ttt) return DATA_OUT_FAULT.UNKNOWN_TAG;
+      if (dataSN !== r2t.dataSN) return DATA_OUT_FAULT.DATA_SN;
+      if (bufferOffset !== this.#received) return DATA_OUT_FAULT.OFFSET;
+      if (end > r2t.end) return DATA_OUT_FAULT.BEYOND_R2T;
+      if (final !== (end === r2t.end)) return DATA_OUT_FAULT.WRONG_END;
       r2t.dataSN++;
       if (final) this.#open.shift();
     }
     this.#arrived(buffer, offset, bytes);
     return undefined;
+  }
+
+  /**
+   * §11.4.7.2: who sends unsolicited Data-Out of a command that has more data than FirstBurstLength sends just as much as
+   * that. With less data the rest is asked for.
+   */
+  #isShortFirstBurst(end: number): boolean {
+    return end < this.#unsolicitedEnd && this.#unsolicitedEnd < this.#task.expectedDataOut;
   }
 
   // ---- error recovery
@@ -275,7 +293,7 @@ export class OutTransfer {
 
   /** The sequence under way is given up; a new R2T asks for what is missing of it (recovery R2T, §7.8, §7.9). */
   #recover(): DataOutFault | undefined {
-    if (this.#attempts >= ATTEMPTS_MAX) return DATA_LOST;
+    if (this.#attempts >= ATTEMPTS_MAX) return DATA_OUT_FAULT.LOST;
     this.#attempts++;
     this.askAnew();
     return undefined;
@@ -325,15 +343,17 @@ export class OutTransfer {
   ): DataOutFault | undefined {
     const { pduInOrder, sequenceInOrder } = this.#task.host.parameters;
     const unsolicited = ttt === TAG_NONE;
-    if (unsolicited && !this.#unsolicitedOpen) return 'unsolicited data that were not announced';
+    if (unsolicited && !this.#unsolicitedOpen) return DATA_OUT_FAULT.NOT_ANNOUNCED;
     const index = this.#open.findIndex((r2t) => r2t.ttt === ttt);
-    if (!unsolicited && (sequenceInOrder ? index !== 0 : index < 0)) return 'unknown target transfer tag';
+    if (!unsolicited && (sequenceInOrder ? index !== 0 : index < 0)) return DATA_OUT_FAULT.UNKNOWN_TAG;
     const sequence = unsolicited
       ? (this.#looseUnsolicited ??= new LooseSequence(this.#received, this.#unsolicitedEnd - this.#received))
       : this.#open[index].loose;
     const fault = sequence?.take(dataSN, bufferOffset, pduInOrder, buffer, offset, bytes);
     if (fault !== undefined || sequence === undefined || !final) return fault;
-    if (unsolicited ? !sequence.gapless : !sequence.full) return 'F bit before the end of the sequence';
+    if (unsolicited ? !sequence.gapless : !sequence.full) return DATA_OUT_FAULT.WRONG_END;
+    if (unsolicited && this.#isShortFirstBurst(sequence.start + sequence.data.length))
+      return DATA_OUT_FAULT.SHORT_FIRST_BURST;
     if (unsolicited) this.#unsolicitedOpen = false;
     else this.#open.splice(index, 1);
     this.#whole.push(sequence);
@@ -418,30 +438,13 @@ export class OutTransfer {
     }
   }
 
-  /** R2T (§11.8). */
   #sendR2T(position: number, bytes: number): void {
     const task = this.#task;
-    const host = task.host;
+    const { host } = task;
     const ttt = host.takeTransferTag();
     if (this.#recovers) this.#heardMs = performance.now();
     const loose = host.parameters.dataInOrder ? undefined : new LooseSequence(position, bytes);
     this.#open.push({ ttt, end: position + bytes, dataSN: 0, loose });
-    const offset = host.transmit.reserve(wireBytes(host.parameters, 0));
-    const { view, buffer } = host.transmit;
-    view.setUint32(offset, (RESPONSE.R2T << 24) | (FINAL << 16));
-    view.setUint32(offset + 4, 0);
-    view.setUint32(offset + 8, task.lunHigh);
-    view.setUint32(offset + 12, task.lunLow);
-    view.setUint32(offset + 16, task.itt);
-    view.setUint32(offset + 20, ttt);
-    view.setUint32(offset + 24, host.peekStatSN());
-    view.setUint32(offset + 28, host.expCmdSN());
-    view.setUint32(offset + 32, host.maxCmdSN());
-    view.setUint32(offset + 36, task.takeDataSN());
-    view.setUint32(offset + 40, position);
-    view.setUint32(offset + 44, bytes);
-    seal(buffer, offset, 0, host.parameters);
-    task.retain(buffer, offset, 0);
-    host.transmit.commit();
+    sendR2T(task, ttt, position, bytes);
   }
 }

@@ -23,6 +23,8 @@ export interface FullFeatureOwner {
   endAfterFlush(why: string, how: 'logout' | 'connection-lost'): void;
   /** Breaks the connection off: a protocol error that can't be answered at error recovery level 0 (§7.9). */
   fail(why: string): void;
+  /** Breaks the whole session off: a PDU whose fields contradict each other (§7.7). */
+  formatError(why: string): void;
   /** Session-wide parameters changed by a text negotiation. */
   parametersChanged(): void;
   /** A TARGET COLD RESET is done: every session of the target ends (§11.5.1). */

@@ -65,6 +65,8 @@ function proceedWith(
     to.abandon(task, PROTOCOL_SENSE.SNACK_REJECTED);
     return;
   }
+  // R2Ts begin anew. A task that is over has sent its own, and its response counts them.
+  if (kept !== undefined && !hasDataIn(kept)) retained.restart(kept);
   if (task.out.wantedBytes > 0 || task.out.expectsMore()) task.out.askAnew();
 }
 
@@ -77,11 +79,12 @@ function repeat(to: NewHost, retained: Retained, kept: KeptTask, response: Buffe
   }
 }
 
-/** All Data-In from ExpDataSN or the last acknowledgement on; R2Ts begin there anew. False if data are not kept. */
+/** All Data-In from ExpDataSN or the last acknowledgement on. False if data are not kept. */
 function sendData(to: TaskHost, retained: Retained, kept: KeptTask, expDataSN: number): boolean {
   if (expDataSN > kept.first && expDataSN <= nextNumber(kept)) retained.releaseBelow(kept, expDataSN);
   if (!isWhole(kept)) return false;
-  if (kept.pdus.some((pdu) => pdu[0] === RESPONSE.DATA_IN)) resendData(to, retained, kept);
-  else retained.restart(kept);
+  if (hasDataIn(kept)) resendData(to, retained, kept);
   return true;
 }
+
+const hasDataIn = ({ pdus }: KeptTask): boolean => pdus.some((pdu) => pdu[0] === RESPONSE.DATA_IN);

@@ -22,6 +22,7 @@ import type {
 import { listSessions, localPortal } from './session-list.js';
 import { Sessions } from './sessions.js';
 import { attachSocket, plainAddress } from './socket-wire.js';
+import type { TargetRules } from './visibility.js';
 import { Spin } from './spin.js';
 
 const HOUSEKEEPING_MS = 1000;
@@ -39,6 +40,8 @@ type BoundPortal = Pick<PortalOptions, 'host' | 'port' | 'portalGroupTag'>;
 export class IscsiServer implements IscsiService {
   readonly #options: IscsiServerOptions;
   #targets: ReadonlyMap<string, IscsiTargetOptions>;
+  /** What was served once: who could see it is told that it is gone. A reload adds to it, so it is bounded by its operator. */
+  readonly #removed = new Map<string, TargetRules>();
   #discoveryAuthentication: IscsiServerOptions['discoveryAuthentication'];
   #listeners: Listener[] = [];
   readonly #connections = new Set<Connection>();
@@ -216,6 +219,9 @@ export class IscsiServer implements IscsiService {
           portals: this.#listeners.map((listener) => listener.portal),
         }),
       targetWasReset: (connection) => this.#targetWasReset(connection),
+      formatError: ({ session }, why) => {
+        if (session !== undefined) this.#sessions.end(session, 'connection-lost', why);
+      },
       active: (connection, waits) => {
         this.#note(connection);
         if (!waits) this.#spin.active();
@@ -241,6 +247,7 @@ export class IscsiServer implements IscsiService {
       address,
       portalGroupTag: portal.portalGroupTag,
       findTarget: (name) => this.#targets.get(name),
+      removedTarget: (name) => this.#removed.get(name),
       discoveryAuthentication: (asker) => this.#discoveryAuthentication(asker),
       refused: (initiator, why) => {
         const { failures, delayMs } = this.#failedLogins.add(address);
@@ -260,11 +267,12 @@ export class IscsiServer implements IscsiService {
     const { initiatorName, isid, user } = login;
     const { portalGroupTag } = portal;
     const place = { targetName: login.targetName, portalGroupTag, portal: localPortal(connection) };
+    if (this.#sessions.closing) return { status: LOGIN_STATUS.SERVICE_UNAVAILABLE, tsih: 0 };
     if (login.target === undefined)
       return this.#discovery.enter({ initiatorName, isid, ...place }, login.tsih, connection);
     // A reload may have come while the login was under way: what holds now counts.
     const target = this.#targets.get(login.target.name);
-    if (target === undefined) return { status: LOGIN_STATUS.NOT_FOUND, tsih: 0 };
+    if (target === undefined) return { status: LOGIN_STATUS.TARGET_REMOVED, tsih: 0 };
     const address = connection.wire.remoteAddress;
     const asker = { initiatorName, address, portalGroupTag, user };
     const { users } = target.authentication(asker);
@@ -360,7 +368,10 @@ export class IscsiServer implements IscsiService {
   }
 
   update(options: Pick<IscsiServerOptions, 'targets' | 'discoveryAuthentication'>): void {
+    for (const [name, { access, authentication }] of this.#targets)
+      this.#removed.set(name, { access, authentication });
     this.#targets = new Map(options.targets.map((target) => [target.name, target]));
+    for (const name of this.#targets.keys()) this.#removed.delete(name);
     this.#discoveryAuthentication = options.discoveryAuthentication;
     for (const session of this.#sessions.all()) {
       const target = this.#targets.get(session.target.name);

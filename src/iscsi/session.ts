@@ -146,7 +146,10 @@ export class Session {
       // The end of one may start, and end, others.
       if (this.tasks.get(task.itt) !== task || task.host !== host) continue;
       if (task.held) task.abandonHeld();
-      else this.abort(task, begun?.());
+      else {
+        task.withdrawRefusal();
+        this.abort(task, begun?.());
+      }
     }
   }
 
@@ -242,9 +245,11 @@ export class Session {
     return false;
   }
 
-  /** Ends the tasks that only wait to report what the SCSI layer has decided. */
+  /** Ends the tasks that only wait to report what the SCSI layer has decided, or this one has. */
   abandonHeld(): void {
-    for (const task of [...this.tasks.values()]) if (task.held) task.abandonHeld();
+    for (const task of [...this.tasks.values()])
+      if (task.held) task.abandonHeld();
+      else task.withdrawRefusal();
   }
 
   /**

@@ -127,11 +127,16 @@ export class TaskManager {
     if (task === undefined) {
       const counts = this.#session.order.abort(refCmdSN, cmdSN);
       this.#respond(request, counts ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST);
+    } else if (task.lunHigh !== request.lunHigh || task.lunLow !== request.lunLow) {
+      this.#perform(request);
     } else if (task.held) {
       // Ended already; only its status waits for data that the initiator now won't send.
       task.abandonHeld();
       this.#respond(request, FUNCTION_COMPLETE);
-    } else this.#perform(request);
+    } else {
+      task.withdrawRefusal();
+      this.#perform(request);
+    }
   }
 
   /**
@@ -181,7 +186,7 @@ export class TaskManager {
     const named = functionCode === ABORT_TASK || functionCode === QUERY_TASK;
     const affected = this.#affected(request);
     const owed = this.#owedTags(request, affected);
-    const held = affected.filter((task) => task.held).map(({ itt }) => itt);
+    const held = affected.filter((task) => task.held || task.refused).map(({ itt }) => itt);
     const task = named ? session.tasks.get(referenced) : undefined;
     const ended = (response: number, additional: number): void => {
       const complete = response === FUNCTION_COMPLETE;

@@ -21,6 +21,8 @@ export interface TextServices {
   takeTransferTag: () => number;
   /** Answers SendTargets; undefined: not allowed. */
   sendTargets: (value: string) => [string, string][] | undefined;
+  /** A discovery session: an exchange has to ask for targets (§4.3). */
+  sendTargetsOnly: boolean;
 }
 
 export class TextExchange {
@@ -31,6 +33,10 @@ export class TextExchange {
   #rest: Buffer | undefined;
   /** The tag under which the initiator continues; TAG_NONE: no exchange is open. */
   #ttt = TAG_NONE;
+  /** The initiator's tag of the open exchange (§11.10.3). */
+  #itt = TAG_NONE;
+  /** SendTargets has come in this exchange. */
+  #asked = false;
 
   constructor(services: TextServices) {
     this.#services = services;
@@ -46,7 +52,9 @@ export class TextExchange {
     if (itt === TAG_NONE || (final && more)) return this.#refuse(REJECT.PROTOCOL_ERROR);
     // A request without a tag begins a new exchange and ends an open one (§11.10.4).
     if (ttt === TAG_NONE) this.#reset();
-    else if (ttt !== this.#ttt) return this.#refuse(REJECT.INVALID_PDU_FIELD);
+    else if (ttt !== this.#ttt || itt !== this.#itt) return this.#refuse(REJECT.INVALID_PDU_FIELD);
+
+    this.#itt = itt;
 
     if (this.#rest !== undefined) {
       if (pdu.dataBytes > 0) return this.#refuse(REJECT.PROTOCOL_ERROR);
@@ -65,15 +73,18 @@ export class TextExchange {
     const text = Buffer.concat(this.#incoming);
     this.#incoming = [];
     this.#incomingBytes = 0;
-    const { negotiation, sendTargets } = this.#services;
+    const { negotiation, sendTargets, sendTargetsOnly } = this.#services;
     const reply: [string, string][] = [];
     try {
-      for (const [key, value] of parseText(text)) {
+      const pairs = parseText(text);
+      this.#asked ||= pairs.some(([key]) => key === 'SendTargets');
+      if (sendTargetsOnly && !this.#asked) return this.#refuse(REJECT.PROTOCOL_ERROR);
+      for (const [key, value] of pairs) {
         if (key === 'SendTargets') {
           negotiation.propose(key, value);
-          const pairs = sendTargets(value);
-          if (pairs === undefined) reply.push([key, 'Reject']);
-          else reply.push(...pairs);
+          const targets = sendTargets(value);
+          if (targets === undefined) reply.push([key, 'Reject']);
+          else reply.push(...targets);
           continue;
         }
         const answer = negotiation.offer(key, value, 'full-feature');
@@ -94,8 +105,10 @@ export class TextExchange {
     const more = text.length > room;
     const ends = final && !more;
     this.#rest = more ? text.subarray(room) : undefined;
-    if (ends) this.#ttt = TAG_NONE;
-    else if (this.#ttt === TAG_NONE) this.#ttt = this.#services.takeTransferTag();
+    if (ends) {
+      this.#ttt = TAG_NONE;
+      this.#asked = false;
+    } else if (this.#ttt === TAG_NONE) this.#ttt = this.#services.takeTransferTag();
     return {
       kind: 'answer',
       answer: { final: ends, flags: more ? CONTINUE : 0, itt, ttt: this.#ttt, data },
@@ -114,6 +127,7 @@ export class TextExchange {
     this.#incomingBytes = 0;
     this.#rest = undefined;
     this.#ttt = TAG_NONE;
+    this.#asked = false;
     this.#services.negotiation.restart();
   }
 }

@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   statSync,
   truncateSync,
@@ -308,6 +309,35 @@ void tap.test('a wrong command line is 2, a daemon out of reach is 4', async (t)
   t.equal((await cldd('--version')).code, EXIT.DONE);
   t.equal((await cldd('--help')).code, EXIT.DONE);
 });
+
+void tap.test(
+  'secret writes a random secret that only its owner can read, and never over another one',
+  async (t) => {
+    const seen = new Set<string>();
+    for (const [bits, characters] of [
+      ['128', 22],
+      ['96', 16],
+    ] as const) {
+      const path = fresh();
+      const made = await cldd('secret', '--bits', bits, path, '--json');
+      t.equal(made.code, EXIT.DONE);
+      t.same(JSON.parse(made.stdout), { file: path, bits: Number(bits), characters });
+      t.equal(statSync(path).mode & 0o777, 0o600);
+      const secret = readFileSync(path, 'latin1');
+      t.match(secret, new RegExp(`^[A-Za-z0-9+/]{${characters}}\n$`));
+      t.notOk(`${made.stdout}${made.stderr}`.includes(secret.trim()), 'it is not shown');
+      seen.add(secret.slice(0, 16));
+      const again = await cldd('secret', path);
+      t.equal(again.code, EXIT.REFUSED);
+      isOneLine(t, again.stderr, /there already/);
+      t.equal(readFileSync(path, 'latin1'), secret);
+    }
+    t.equal(seen.size, 2);
+    const nowhere = await cldd('secret', join(fresh(), 'no', 'folder'));
+    t.equal(nowhere.code, EXIT.FAILURE);
+    isOneLine(t, nowhere.stderr, /ENOENT/);
+  },
+);
 
 void tap.test('config check tells every mistake with its place', async (t) => {
   const path = `${fresh()}.yaml`;

@@ -6,7 +6,7 @@ import { dataOut, isid, OP, type Pdu } from '../../conformance/rfc7143/pdu.js';
 import { write10 as write10Cdb } from '../../conformance/rfc7143/scsi.js';
 import { Session as RawSession } from '../../conformance/rfc7143/session.js';
 import type { Target } from '../../conformance/rfc7143/target.js';
-import { startServer, TARGET } from './support.js';
+import { SILENT, startServer, TARGET } from './support.js';
 
 /** A login request straight to the full feature phase, and commands, as bytes. */
 function login(): Buffer {
@@ -41,6 +41,29 @@ async function open(port: number): Promise<Socket> {
   if (answer[36] !== 0) throw new Error(`login status ${answer[36]}`);
   return socket;
 }
+
+void t.test(
+  'a fault of our own in a login is answered by 0300h (target error), and told to the operator',
+  async (t) => {
+    const told: string[] = [];
+    const { server, port } = await startServer(
+      {},
+      {
+        authentication: () => {
+          throw new Error('a fault of our own');
+        },
+      },
+      { log: { ...SILENT, error: (_fields, message) => told.push(message) } },
+    );
+    const socket = connect(port, '127.0.0.1');
+    socket.write(login());
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    t.equal(answer.readUInt16BE(36), 0x0300);
+    await once(socket, 'close');
+    t.same(told, ['internal error: the login is refused']);
+    await server.close(0);
+  },
+);
 
 /** Reads until `bytes` have come and returns how many PDUs with status were in them. */
 async function drain(socket: Socket, statuses: number): Promise<number> {
