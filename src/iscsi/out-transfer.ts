@@ -228,10 +228,7 @@ export class OutTransfer {
     return undefined;
   }
 
-  /**
-   * §11.4.7.2: who sends unsolicited Data-Out of a command that has more data than FirstBurstLength sends just as much as
-   * that. With less data the rest is asked for.
-   */
+  /** §11.4.7.2: unsolicited Data-Out of a command that has more data than FirstBurstLength are just as many as that. */
   #isShortFirstBurst(end: number): boolean {
     return end < this.#unsolicitedEnd && this.#unsolicitedEnd < this.#task.expectedDataOut;
   }
