@@ -19,12 +19,15 @@ if (!Number.isSafeInteger(every) || every < 1 || !Number.isSafeInteger(seed)) {
   process.exit(2);
 }
 await prepare();
-const { bytesOf, judgeFlip, placesOf } = await import('../dist/test/cow/damage.js');
+const { bytesOf, judgeFlip, judgeUndamaged, placesOf } = await import('../dist/test/cow/damage.js');
 const { loadGolden } = await import('../dist/test/cow/golden/golden.js');
 const { Chance } = await import('../dist/test/cow/stores.js');
 const { FORMAT_VERSION } = await import('../dist/src/cow/format.js');
 
 const golden = loadGolden(FORMAT_VERSION);
+const wrong = await judgeUndamaged(golden);
+if (wrong !== undefined) throw new Error(`the undamaged image: ${wrong}`);
+const began = Date.now();
 const all = [...bytesOf(placesOf(golden.store), 'all')];
 const chance = new Chance(seed);
 let [done, bad, reportAt] = [0, 0, Date.now() + REPORT_MS];
@@ -43,5 +46,7 @@ for (let index = seed % every; index < all.length; index += every) {
   process.stdout.write(`${done} of ${Math.ceil(all.length / every)} bytes, ${bad} wrong\n`);
   reportAt = Date.now() + REPORT_MS;
 }
-process.stdout.write(`${done} of ${all.length} bytes of metadata changed, seed ${seed}: ${bad} wrong\n`);
+process.stdout.write(
+  `${done} of ${all.length} bytes of metadata changed, seed ${seed}, in ${Math.round((Date.now() - began) / 1000)} s: ${bad} wrong\n`,
+);
 process.exitCode = bad === 0 ? 0 : 1;

@@ -12,6 +12,7 @@
 
 import { isSealed, readU64, seal, writeU64 } from './bytes.js';
 import { ACTIVITY_ENTRY_BYTES, ACTIVITY_SLOTS, HEADER_BYTES } from './format.js';
+import { readCopies } from './store.js';
 import type { Store } from './store.js';
 import type { Superblock } from './superblock.js';
 
@@ -136,9 +137,10 @@ export function readActivityLog(
   superblock: Superblock,
 ): { sequence: number; entries: ActivityEntry[] } {
   let newest: { sequence: number; entries: ActivityEntry[] } = { sequence: 0, entries: [] };
-  for (let slot = 0; slot < ACTIVITY_SLOTS; slot++) {
-    const list = readActivitySlot(store, superblock, slot);
-    if (list !== undefined && list.sequence > newest.sequence) newest = list;
+  for (let slot = 0; slot < ACTIVITY_SLOTS; slot += 2) {
+    const copies = [slot, slot + 1].map((copy) => () => readActivitySlot(store, superblock, copy));
+    for (const list of readCopies(copies))
+      if (list !== undefined && list.sequence > newest.sequence) newest = list;
   }
   return newest;
 }

@@ -41,6 +41,9 @@ export class Core {
   readonly does: Steps;
   readonly pacing: Pacing;
   readonly #quickSyncs: QuickSyncs | undefined;
+  /** Syncs, and durable writes, that wait for the device in the pool. */
+  readonly #syncs = new Set<Promise<void>>();
+  readonly #durableWrites = new Set<Promise<void>>();
   readonly counters: Counters = {
     dataWrites: 0,
     dataBytesWritten: 0,
@@ -137,14 +140,41 @@ export class Core {
     quick?.begins();
     try {
       if (quick?.atOnce(bytes) === true) this.store.syncAtOnce();
-      else await syncStore(this.store);
+      else await this.#among(this.#syncs, syncStore(this.store));
       quick?.ends();
+      await this.#others(this.#syncs);
       synced = bytes;
     } catch (error) {
       throw this.fail(error);
     } finally {
       this.pacing.syncEnds(synced);
     }
+  }
+
+  async #among(waits: Set<Promise<void>>, wait: Promise<void>): Promise<void> {
+    waits.add(wait);
+    try {
+      await wait;
+    } catch (error) {
+      throw this.fail(error);
+    } finally {
+      waits.delete(wait);
+    }
+  }
+
+  /**
+   * A write-back that failed is told once to each open file description (Linux, since 4.13): of two waits beside each
+   * other one gets the error, and the other may hear that all is well. So it is well only when those are over, too.
+   */
+  async #others(waits: ReadonlySet<Promise<void>>): Promise<void> {
+    if (waits.size > 0) await Promise.allSettled(waits);
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  /** Resolves when nothing waits for the device any more: before the store is closed. */
+  async idle(): Promise<void> {
+    while (this.#syncs.size + this.#durableWrites.size > 0)
+      await Promise.allSettled([...this.#syncs, ...this.#durableWrites]);
   }
 
   /**
@@ -169,8 +199,9 @@ export class Core {
     quick?.begins();
     try {
       if (quick?.atOnce(bytes.length) === true) this.store.writeDurablyAtOnce(bytes, positions[0]);
-      else await writeStoreDurably(this.store, bytes, positions[0]);
+      else await this.#among(this.#durableWrites, writeStoreDurably(this.store, bytes, positions[0]));
       quick?.ends();
+      await this.#others(this.#durableWrites);
     } catch (error) {
       throw this.fail(error);
     }
@@ -195,15 +226,24 @@ export class Core {
    */
   async levelSuperblock(): Promise<void> {
     const bytes = encodeSuperblock(this.superblock);
-    const found = Buffer.alloc(bytes.length);
     let level = true;
     for (const position of SUPERBLOCK_OFFSETS) {
-      this.store.readSync(found, 0, found.length, position);
-      if (found.equals(bytes)) continue;
+      if (this.#holds(bytes, position)) continue;
       level = false;
       this.writeMetadata(bytes, position);
     }
     if (!level) await this.sync();
+  }
+
+  #holds(bytes: Buffer, position: number): boolean {
+    const found = Buffer.alloc(bytes.length);
+    try {
+      this.store.readSync(found, 0, found.length, position);
+    } catch {
+      // A sector that can't be read is one to be written again: that is what mends it, if anything does.
+      return false;
+    }
+    return found.equals(bytes);
   }
 
   /** A copy to change and hand to `replaceSuperblock`. */

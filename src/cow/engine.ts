@@ -163,11 +163,11 @@ export class Engine {
     if (this.core.does('transition: flush')) await this.committer.flushed();
   }
 
-  /** Normalises every page that was ever written, so that no page needs the epochs before this one. */
+  /** Normalises every page that was ever used, on the disc or not, so that none needs the epochs before this one. */
   async #renewHistory(): Promise<void> {
     const { core } = this;
     for (let number = 0; number < core.totalPages; number++) {
-      if (!this.#written.has(number)) continue;
+      if (this.map.isBlank(number)) continue;
       if (!this.map.hasRoom) await this.committer.checkpoint();
       const page = await this.map.load(number);
       page.dirty = true;
@@ -330,6 +330,9 @@ export class Engine {
     this.#closing = true;
     await this.#transition;
     this.writer.held = true;
+    // Who still wants to write waits for the end of this, too.
+    let release = (): void => undefined;
+    this.#released = new Promise((resolve) => (release = resolve));
     await this.state.settled();
     const { core } = this;
     try {
@@ -344,7 +347,8 @@ export class Engine {
       }
     } finally {
       core.failure ??= new Error('the partition is closed');
-      await core.pacing.idle();
+      release();
+      await core.idle();
       await core.store.close();
     }
   }

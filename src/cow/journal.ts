@@ -24,6 +24,7 @@ import type { MapPage } from './map-page.js';
 import { OperationalError } from '../operational-error.js';
 import { ALL_STEPS } from './steps.js';
 import type { Steps } from './steps.js';
+import { readCopies } from './store.js';
 import type { Store } from './store.js';
 import type { Superblock } from './superblock.js';
 
@@ -207,18 +208,35 @@ export function decodeBlock(
 
 /** Every whole block of the ring, by LSN; where the two copies differ, either will do. */
 export function readJournal(store: Store, superblock: Superblock): Map<number, JournalBlock> {
-  const { journalBlocks, journalOffset, uuid } = superblock;
+  const { journalBlocks, uuid } = superblock;
   const found = new Map<number, JournalBlock>();
-  for (let copy = 0; copy < JOURNAL_COPIES; copy++) {
-    const ring = Buffer.alloc(journalBlocks * JOURNAL_BLOCK_BYTES);
-    store.readSync(ring, 0, ring.length, journalOffset + copy * ring.length);
-    for (let slot = 0; slot < journalBlocks; slot++) {
-      const bytes = ring.subarray(slot * JOURNAL_BLOCK_BYTES, (slot + 1) * JOURNAL_BLOCK_BYTES);
-      const block = decodeBlock(bytes, uuid, slot, journalBlocks);
+  const copies = Array.from({ length: JOURNAL_COPIES }, (_, copy) => readRing(store, superblock, copy));
+  for (let slot = 0; slot < journalBlocks; slot++) {
+    const reads = copies.map((blockAt) => () => decodeBlock(blockAt(slot), uuid, slot, journalBlocks));
+    for (const block of readCopies(reads))
       if (block !== undefined && !found.has(block.lsn)) found.set(block.lsn, block);
-    }
   }
   return found;
+}
+
+/** One copy of the ring, read in one go; where the device can't do that, block by block as each is asked for. */
+function readRing(store: Store, superblock: Superblock, copy: number): (slot: number) => Buffer {
+  const { journalBlocks, journalOffset } = superblock;
+  const ring = Buffer.alloc(journalBlocks * JOURNAL_BLOCK_BYTES);
+  const position = journalOffset + copy * ring.length;
+  let isRead = true;
+  try {
+    store.readSync(ring, 0, ring.length, position);
+  } catch {
+    // One bad sector is enough for that. Those who ask for its block get the error.
+    isRead = false;
+  }
+  return (slot) => {
+    const at = slot * JOURNAL_BLOCK_BYTES;
+    const block = ring.subarray(at, at + JOURNAL_BLOCK_BYTES);
+    if (!isRead) store.readSync(block, 0, block.length, position + at);
+    return block;
+  };
 }
 
 /**

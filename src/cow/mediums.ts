@@ -111,7 +111,7 @@ export class MasterMedium extends Side {
     return admitted === RESULT.OK ? this.engine.writer.write(position, buffer, offset, length) : admitted;
   }
 
-  /** Also vouches for an `unmap` of the range. */
+  /** Also vouches for the first step of an `unmap` of the range. */
   prepareWrite(position: number, length: number, done: ResultDone): Result {
     const admitted = this.engine.writer.admit(position, length);
     if (admitted === RESULT.PENDING) {
@@ -126,11 +126,21 @@ export class MasterMedium extends Side {
     return admitted;
   }
 
-  /** At most 2 GiB at once, so that all map pages of the range can be at hand together. */
+  /**
+   * In steps of a map page's range, since there is room for the flips of one, however small the journal is. So where it
+   * has to wait, a part may be done; who asks again asks for all of it.
+   */
   unmap(position: number, length: number): Result {
     const { writer } = this.engine;
-    const admitted = writer.admit(position, length, true);
-    return admitted === RESULT.OK ? writer.unmap(position, length) : admitted;
+    const end = position + length;
+    for (let from = position; from < end;) {
+      const next = Math.min(end, (Math.floor(from / PAGE_COVERS_BYTES) + 1) * PAGE_COVERS_BYTES);
+      const admitted = writer.admit(from, next - from, true);
+      const result = admitted === RESULT.OK ? writer.unmap(from, next - from) : admitted;
+      if (result !== RESULT.OK) return result;
+      from = next;
+    }
+    return RESULT.OK;
   }
 
   flush(done: ResultDone): void {

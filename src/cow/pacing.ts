@@ -62,11 +62,6 @@ export class Pacing {
     for (const resolve of waiting) resolve();
   }
 
-  /** Resolves when no sync is under way: before the store is closed. */
-  async idle(): Promise<void> {
-    while (this.#syncing > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-  }
-
   /** Resolves when the next sync has ended; the caller looks again then. */
   room(): Promise<void> {
     return new Promise((resolve) => {

@@ -22,6 +22,8 @@ export class PageMap {
   readonly #directory: (MapPage | undefined)[];
   readonly #cache: MapPage[] = [];
   readonly #empty: MapPage;
+  /** Pages whose first twin is being read through the pool, and how often. */
+  readonly #loading = new Map<number, number>();
   #hand = 0;
   /** Pages whose first twin was bad and that the second one saved. */
   repairedPages = 0;
@@ -85,9 +87,13 @@ export class PageMap {
     if (page !== undefined) return page;
     if (!this.#written.has(number)) return this.#empty;
     const first = Buffer.allocUnsafe(PAGE_BYTES);
+    this.#loading.set(number, (this.#loading.get(number) ?? 0) + 1);
     await readStore(this.#store, first, pageOffset(this.#segmentOf(number), number, 0)).catch(() =>
       first.fill(0),
     );
+    const others = (this.#loading.get(number) ?? 1) - 1;
+    if (others === 0) this.#loading.delete(number);
+    else this.#loading.set(number, others);
     // Another reader may have brought it in, and changed it, meanwhile.
     return this.cached(number) ?? this.#adopt(number, first);
   }
@@ -124,7 +130,7 @@ export class PageMap {
   }
 
   get hasRoom(): boolean {
-    return this.#cache.length < this.#maxPages || this.#cache.some((page) => page.settled);
+    return this.#cache.length < this.#maxPages || this.#cache.some((page) => this.#mayLeave(page));
   }
 
   *dirtyPages(): Generator<MapPage> {
@@ -158,8 +164,12 @@ export class PageMap {
       page.dirty = true;
       this.repairedPages++;
     }
-    if (page.epoch > this.#superblock.epoch) {
+    const { epoch, historyBase } = this.#superblock;
+    if (page.epoch > epoch) {
       throw new OperationalError('DAMAGED_MAP', `map page ${number} is newer than the superblock`);
+    }
+    if (page.epoch < historyBase) {
+      throw new OperationalError('DAMAGED_MAP', `map page ${number} is older than the superblock's history`);
     }
     return page;
   }
@@ -198,13 +208,21 @@ export class PageMap {
     return page;
   }
 
+  /**
+   * While its twin is being read for somebody, it stays: else it could come in, change, be written and leave again, and
+   * what was read before all that would be taken for the page.
+   */
+  #mayLeave(page: MapPage): boolean {
+    return page.settled && !this.#loading.has(page.number);
+  }
+
   /** Two turns of the clock: the first takes away the mark of use, the second finds a page without. */
   #findVictim(): number | undefined {
     for (let step = 0; step < 2 * this.#cache.length; step++) {
       const slot = this.#hand;
       this.#hand = (slot + 1) % this.#cache.length;
       const page = this.#cache[slot];
-      if (!page.settled) continue;
+      if (!this.#mayLeave(page)) continue;
       if (!page.used) return slot;
       page.used = false;
     }

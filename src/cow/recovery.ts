@@ -7,6 +7,7 @@ import { ActivityLog, readActivityLog } from './activity-log.js';
 import type { ActivityEntry } from './activity-log.js';
 import { Core } from './core.js';
 import { EXTENT_UNITS, PAGE_UNITS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, UNIT_BLOCKS } from './format.js';
+import { messageOf } from './check-report.js';
 import { Journal, forEachRecord, readJournal, recoverableBlocks } from './journal.js';
 import type { JournalBlock } from './journal.js';
 import type { MapPage } from './map-page.js';
@@ -18,7 +19,7 @@ import type { StateImage } from './state-area.js';
 import { HOLE } from './states.js';
 import type { Steps } from './steps.js';
 import type { Store } from './store.js';
-import { syncStore } from './store.js';
+import { readCopies, syncStore } from './store.js';
 import { decodeSuperblock, transitionOf } from './superblock.js';
 import type { Superblock } from './superblock.js';
 import { WrittenBitmap } from './written-bitmap.js';
@@ -94,7 +95,8 @@ export async function recover(store: Store, options: EngineOptions): Promise<Rec
 }
 
 function markActive(core: Core, map: PageMap, entries: readonly ActivityEntry[]): number {
-  const sane = entries.filter((entry) => entry.page < core.totalPages);
+  const { generation } = core.superblock;
+  const sane = entries.filter((entry) => entry.page < core.totalPages && entry.generation <= generation);
   return markActiveExtents(map, sane, core.does);
 }
 
@@ -108,8 +110,7 @@ export function readSuperblock(store: Store): Superblock {
   let complaint: string | undefined;
   for (const position of SUPERBLOCK_OFFSETS) {
     if (position + SUPERBLOCK_BYTES > store.sizeBytes) break;
-    store.readSync(bytes, 0, bytes.length, position);
-    const found = decodeSuperblock(bytes);
+    const found = readSuperblockAt(store, position, bytes);
     if (typeof found === 'string') complaint = found;
     else if (found !== undefined && (newest === undefined || found.sequence > newest.sequence))
       newest = found;
@@ -129,6 +130,16 @@ export function readSuperblock(store: Store): Superblock {
   );
 }
 
+/** As `decodeSuperblock`. A copy that can't be read is as bad as one that has rotted. */
+function readSuperblockAt(store: Store, position: number, bytes: Buffer): Superblock | string | undefined {
+  try {
+    store.readSync(bytes, 0, bytes.length, position);
+  } catch (error) {
+    return `it can't be read (${messageOf(error)})`;
+  }
+  return decodeSuperblock(bytes);
+}
+
 function requireWholeDevice(store: Store, superblock: Superblock): void {
   if (store.sizeBytes >= superblock.deviceBytes) return;
   throw new OperationalError(
@@ -143,8 +154,7 @@ function readState(
   store: Store,
   superblock: Superblock,
 ): { image: StateImage; staleTwin: number | undefined } {
-  const first = readStateTwin(store, superblock, 0);
-  const second = readStateTwin(store, superblock, 1);
+  const [first, second] = readCopies([0, 1].map((twin) => () => readStateTwin(store, superblock, twin)));
   if (first !== undefined && (second === undefined || first.sequence >= second.sequence)) {
     return { image: first, staleTwin: first.sequence === second?.sequence ? undefined : 1 };
   }

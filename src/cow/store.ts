@@ -72,6 +72,25 @@ export function readStore(store: Store, buffer: Uint8Array, position: number): P
   });
 }
 
+/**
+ * What each copy of a structure says; undefined for one that is not whole. A copy that the device can't read counts as
+ * that, because a power cut may leave a sector so, and the others are there for both. If it can read none of them, what
+ * they say is not known: then this throws what the device said.
+ */
+export function readCopies<T>(reads: readonly (() => T | undefined)[]): (T | undefined)[] {
+  const failures: unknown[] = [];
+  const found = reads.map((read) => {
+    try {
+      return read();
+    } catch (error) {
+      failures.push(error);
+      return undefined;
+    }
+  });
+  if (failures.length === reads.length) throw failures[0];
+  return found;
+}
+
 /** As `Store.writeDurably`. */
 export function writeStoreDurably(store: Store, bytes: Buffer, position: number): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -240,7 +259,6 @@ export function removeFile(path: string): void {
   unlinkSync(path);
 }
 
-/** Lets a file grow to the wished size; it is never cut. */
 /**
  * Makes sure that the file can become as large as it says. A sparse file that runs into a full file system later is a
  * partition that fails while people write to it.
@@ -258,6 +276,7 @@ export function requireSpace(path: string, sizeBytes: number): void {
   );
 }
 
+/** Lets a file grow to the wished size; it is never cut. */
 export function resizeFile(store: FileStore, path: string, sizeBytes: number): void {
   if (sizeBytes === store.sizeBytes) return;
   if (store.isBlockDevice || sizeBytes < store.sizeBytes) {

@@ -11,6 +11,7 @@ import { isSealed, readU64, seal, writeU64 } from './bytes.js';
 import { BITMAP_BLOCK_BYTES, BITMAP_BLOCK_PAGES, HEADER_BYTES } from './format.js';
 import type { PlacedSegment } from './format.js';
 import { OperationalError } from '../operational-error.js';
+import { readCopies } from './store.js';
 import type { Store } from './store.js';
 
 const MAGIC = 'CLDDBITS';
@@ -80,8 +81,10 @@ export class WrittenBitmap {
     this.#segments.forEach((segment, segmentIndex) => {
       const blocks: BitmapBlock[] = [];
       for (let index = 0; index < segment.bitmapBlocks; index++) {
-        const [first, second] = [0, 1].map((twin) =>
-          readBitmapTwin(store, this.#uuid, { segment, segmentIndex, index, twin }),
+        const [first, second] = readCopies(
+          [0, 1].map(
+            (twin) => () => readBitmapTwin(store, this.#uuid, { segment, segmentIndex, index, twin }),
+          ),
         );
         const newer =
           first && second ? (readU64(first, 32) >= readU64(second, 32) ? first : second) : (first ?? second);

@@ -56,7 +56,7 @@ export interface Medium {
   prepareWrite(position: number, length: number, done: MediumDone): MediumResult;
   /**
    * Makes the range read as zeros: whole 4 KiB blocks become holes, remaining edges are written with zeros.
-   * MEDIUM.PENDING as for `write`.
+   * MEDIUM.PENDING as for `write`, except that a part may be done: ask again for all of it.
    */
   unmap(position: number, length: number): MediumResult;
 

@@ -20,10 +20,11 @@ import {
 } from '../../src/cow/format.js';
 import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
+import type { Store } from '../../src/cow/store.js';
 import { bitmapOffset } from '../../src/cow/written-bitmap.js';
 import { BLOCK_BYTES } from './golden/golden.js';
 import type { Expected, Golden } from './golden/golden.js';
-import { MemoryStore } from './stores.js';
+import { MemoryStore, WornStore } from './stores.js';
 
 /** A copy of a structure, by its kind. */
 export interface Place {
@@ -75,8 +76,13 @@ export function flipped(base: MemoryStore, position: number, mask: number): Memo
 }
 
 /** What is wrong with the data that an open shows; undefined if nothing is. Throws what the open throws. */
-export async function misreading(store: MemoryStore, expected: Expected): Promise<string | undefined> {
-  const engine = await Engine.open(over(store));
+export function misreading(store: MemoryStore, expected: Expected): Promise<string | undefined> {
+  return misreadingIn(over(store), expected);
+}
+
+/** As `misreading`, opening this store itself, which is written then. */
+export async function misreadingIn(store: Store, expected: Expected): Promise<string | undefined> {
+  const engine = await Engine.open(store);
   try {
     const sides = [
       { name: 'master', medium: new MasterMedium(engine), blocks: expected.master },
@@ -100,26 +106,55 @@ function firstDifference(
   capacityBytes: number,
 ): string | undefined {
   if (medium.capacityBytes !== capacityBytes) return `it has ${medium.capacityBytes} bytes`;
-  const shown = Buffer.alloc(capacityBytes);
-  const result = medium.read(0, shown, 0, capacityBytes);
-  if (result !== 0) return `reading it ended with ${result}`;
-  const wanted = imageFor(blocks, capacityBytes);
-  if (shown.equals(wanted)) return undefined;
-  const at = shown.findIndex((byte, index) => byte !== wanted[index]);
-  return `block ${Math.floor(at / BLOCK_BYTES)} shows ${shown[at]} instead of ${wanted[at]}`;
+  for (let at = 0; at < capacityBytes;) {
+    const { mapped, lengthBytes } = medium.provisioning(at, capacityBytes - at);
+    // A hole is not read: that it shows zeros is no matter of what is on the disc.
+    const wrong = mapped ? differenceIn(medium, blocks, at, lengthBytes) : lostIn(blocks, at, lengthBytes);
+    if (wrong !== undefined) return wrong;
+    at += lengthBytes;
+  }
+  return undefined;
 }
 
-const images = new WeakMap<object, Buffer>();
+function differenceIn(
+  medium: MasterMedium | SlaveMedium,
+  blocks: Readonly<Record<string, number>>,
+  position: number,
+  length: number,
+): string | undefined {
+  const shown = Buffer.alloc(length);
+  const result = medium.read(position, shown, 0, length);
+  if (result !== 0) return `reading it ended with ${result}`;
+  for (let at = 0; at < length; at += BLOCK_BYTES) {
+    const block = (position + at) / BLOCK_BYTES;
+    const wanted = blocks[block] ?? 0;
+    if (!shown.subarray(at, at + BLOCK_BYTES).equals(blockOf(wanted)))
+      return `block ${block} shows ${shown.readUInt32LE(at)} instead of ${wanted}`;
+  }
+  return undefined;
+}
 
-function imageFor(blocks: Readonly<Record<string, number>>, capacityBytes: number): Buffer {
-  const known = images.get(blocks);
-  if (known !== undefined) return known;
-  const image = Buffer.alloc(capacityBytes);
+function lostIn(
+  blocks: Readonly<Record<string, number>>,
+  position: number,
+  length: number,
+): string | undefined {
   for (const [block, value] of Object.entries(blocks)) {
     const at = Number(block) * BLOCK_BYTES;
-    image.fill(Buffer.from(Uint32Array.of(value).buffer), at, at + BLOCK_BYTES);
+    if (value !== 0 && at >= position && at < position + length)
+      return `block ${block} is a hole instead of ${value}`;
   }
-  images.set(blocks, image);
+  return undefined;
+}
+
+const blockImages = new Map<number, Buffer>();
+
+function blockOf(value: number): Buffer {
+  let image = blockImages.get(value);
+  if (image === undefined) {
+    image = Buffer.alloc(BLOCK_BYTES, Buffer.from(Uint32Array.of(value).buffer));
+    blockImages.set(value, image);
+  }
   return image;
 }
 
@@ -149,7 +184,7 @@ export async function judgeFlip(
   mask: number,
 ): Promise<string | undefined> {
   const damaged = flipped(store, position, mask);
-  const { verdict } = await checkStore(over(damaged));
+  const { verdict } = await checkStore(damaged);
   if (verdict !== 'repairable' && verdict !== 'clean') return `check says '${verdict}'`;
   try {
     const wrong = await misreading(damaged, expected);
@@ -157,11 +192,62 @@ export async function judgeFlip(
   } catch (error) {
     return `the open is refused: ${String(error)}`;
   }
+  damaged.recording = true;
   const { verdict: after } = await checkStore(damaged, { repair: true });
   if (after !== (verdict === 'repairable' ? 'repaired' : 'clean')) return `the repair of it says '${after}'`;
+  const writes = damaged.events.flatMap((event) => (event.kind === 'write' ? [event] : []));
+  if (verdict === 'clean') return writes.length === 0 ? undefined : 'what is clean was repaired';
+  // What is the undamaged image again, byte for byte, needs no other look than that one had.
+  const places = [{ position, data: { length: 1 } }, ...writes];
+  if (
+    places.every(({ position: at, data }) =>
+      bytesAt(damaged, at, data.length).equals(bytesAt(store, at, data.length)),
+    )
+  )
+    return undefined;
   const { verdict: then } = await checkStore(damaged);
   if (then !== 'clean') return `after the repair check says '${then}'`;
   const wrong = await misreading(damaged, expected);
+  return wrong === undefined ? undefined : `after the repair: ${wrong}`;
+}
+
+function bytesAt(store: MemoryStore, position: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  store.readSync(bytes, 0, length, position);
+  return bytes;
+}
+
+/** What is wrong with the undamaged image itself; undefined if nothing is. */
+export async function judgeUndamaged({ store, expected }: Golden): Promise<string | undefined> {
+  const { verdict } = await checkStore(over(store));
+  if (verdict !== 'clean') return `check says '${verdict}'`;
+  return await misreading(store, expected);
+}
+
+/** What is wrong with how a sector that can't be read is met; undefined if nothing is. */
+export async function judgeUnreadable(
+  { store, expected }: Golden,
+  position: number,
+): Promise<string | undefined> {
+  const worn = (): WornStore => {
+    const disc = new WornStore(store.sizeBytes, store);
+    disc.recording = false;
+    disc.spoil(position, 1);
+    return disc;
+  };
+  const { verdict } = await checkStore(worn());
+  if (verdict !== 'repairable') return `check says '${verdict}'`;
+  try {
+    const opened = worn();
+    const wrong = await misreadingIn(opened, expected);
+    if (wrong !== undefined) return wrong;
+  } catch (error) {
+    return `the open is refused: ${String(error)}`;
+  }
+  const repaired = worn();
+  const { verdict: after } = await checkStore(repaired, { repair: true });
+  if (after !== 'repaired') return `the repair of it says '${after}'`;
+  const wrong = await misreadingIn(repaired, expected);
   return wrong === undefined ? undefined : `after the repair: ${wrong}`;
 }
 

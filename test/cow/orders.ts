@@ -4,7 +4,13 @@
  */
 import { listChanges } from '../../src/cow/changes.js';
 import { Engine } from '../../src/cow/engine.js';
-import { EXTENT_BLOCKS, PAGE_COVERS_BYTES, UNIT_BYTES, pageOffset } from '../../src/cow/format.js';
+import {
+  EXTENT_BLOCKS,
+  PAGE_COVERS_BYTES,
+  SUPERBLOCK_OFFSETS,
+  UNIT_BYTES,
+  pageOffset,
+} from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
@@ -216,6 +222,40 @@ export const cutInBothTwins: Scenario = async (steps) => {
     const { engine: last } = await life(rest, steps);
     const values = [shown(last, 0), shown(last, BLOCK_BYTES)];
     return values.join() === '1,2' ? undefined : `the blocks show ${values.join()}`;
+  } catch (error) {
+    return String(error);
+  }
+};
+
+/**
+ * The power goes when one copy of a disable's superblock is written and the next one is not, and again while the recovery
+ * writes the one after it: to these same two copies. The other two must have the disable's by then, because the recovery
+ * has left a journal block of the epoch that it began.
+ */
+export const superblockInOneCopy: Scenario = async (steps) => {
+  const base = await blank();
+  const { engine, store } = await life(base, steps);
+  await write(engine, 0, 1);
+  await engine.enable();
+  await write(engine, 0, 2);
+  const from = store.events.length;
+  await engine.disable();
+  const [first, second] = SUPERBLOCK_OFFSETS;
+  const at = store.events.findIndex(
+    (event, index) => index >= from && event.kind === 'write' && event.position === first,
+  );
+  const event = store.events[at];
+  if (at < 0 || event.kind !== 'write') throw new Error('the superblock was not written');
+  const left = cutBehind(base, store, engine, at);
+  left.apply(first, event.data);
+  const again = await life(left, steps);
+  const rest = cutWithin(left, again.store, again.engine, { places: [first] });
+  rest.apply(second + SECTOR_BYTES, DAMAGED_SECTOR);
+  try {
+    const { engine: last } = await life(rest, steps);
+    if (last.core.superblock.enabled) return 'the disable that the first recovery found is undone';
+    const value = shown(last, 0);
+    return value === 2 ? undefined : `the block shows ${value}, not 2`;
   } catch (error) {
     return String(error);
   }

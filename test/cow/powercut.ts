@@ -364,7 +364,7 @@ export class Durable {
  * What a disk may hold after the power went: everything synced, and any of the rest. A sector of metadata that was
  * being written may even be damaged: every structure has a second copy that was not being written then.
  */
-function survivors(
+export function survivors(
   durable: MemoryStore,
   unsynced: readonly StoreEvent[],
   chance: Chance,

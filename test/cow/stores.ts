@@ -3,6 +3,7 @@
 import type { Store, StoreDone } from '../../src/cow/store.js';
 
 const CHUNK_BYTES = 4096;
+const SECTOR_BYTES = 512;
 
 export type StoreEvent =
   | { readonly kind: 'write'; readonly position: number; readonly data: Buffer }
@@ -189,6 +190,85 @@ export class FaultyStore extends MemoryStore {
   override writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
     const error = this.#trips('sync');
     super.writeDurably(bytes, position, (failure) => done(failure ?? error ?? null));
+  }
+}
+
+/** Has sectors that can't be read until they are written again, as a disc whose write was interrupted. */
+export class WornStore extends MemoryStore {
+  readonly #bad = new Set<number>();
+
+  spoil(position: number, length: number): void {
+    for (let at = position; at < position + length; at += SECTOR_BYTES)
+      this.#bad.add(Math.floor(at / SECTOR_BYTES));
+  }
+
+  #failure(position: number, length: number): Error | undefined {
+    const last = Math.floor((position + length - 1) / SECTOR_BYTES);
+    for (let sector = Math.floor(position / SECTOR_BYTES); sector <= last; sector++)
+      if (this.#bad.has(sector))
+        return Object.assign(new Error(`EIO: sector ${sector}`), { code: 'EIO', syscall: 'read' });
+    return undefined;
+  }
+
+  override readSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    const failure = this.#failure(position, length);
+    if (failure !== undefined) throw failure;
+    super.readSync(buffer, offset, length, position);
+  }
+
+  override read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void {
+    const failure = this.#failure(position, length);
+    if (failure === undefined) super.read(buffer, offset, length, position, done);
+    else setImmediate(done, failure);
+  }
+
+  override writeSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    super.writeSync(buffer, offset, length, position);
+    for (
+      let sector = Math.floor(position / SECTOR_BYTES);
+      sector * SECTOR_BYTES < position + length;
+      sector++
+    )
+      this.#bad.delete(sector);
+  }
+}
+
+type Waiting = 'read' | 'sync' | 'durable write';
+
+/** Keeps answers of the thread pool back on demand; the answer to a read is what was there when it was asked for. */
+export class HoldingStore extends MemoryStore {
+  readonly holds = new Set<Waiting>();
+  readonly held: { readonly kind: Waiting; readonly end: (error?: Error) => void }[] = [];
+
+  #keep(kind: Waiting, end: (error?: Error) => void): void {
+    this.held.push({ kind, end });
+  }
+
+  override read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void {
+    if (!this.holds.has('read')) {
+      super.read(buffer, offset, length, position, done);
+      return;
+    }
+    const bytes = Buffer.alloc(length);
+    this.readSync(bytes, 0, length, position);
+    this.#keep('read', (error) => {
+      buffer.set(bytes, offset);
+      done(error ?? null);
+    });
+  }
+
+  override sync(done: StoreDone): void {
+    if (this.holds.has('sync')) this.#keep('sync', (error) => done(error ?? null));
+    else super.sync(done);
+  }
+
+  override writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
+    if (!this.holds.has('durable write')) {
+      super.writeDurably(bytes, position, done);
+      return;
+    }
+    this.writeSync(bytes, 0, bytes.length, position);
+    this.#keep('durable write', (error) => done(error ?? null));
   }
 }
 

@@ -50,7 +50,7 @@ async function wrongWith(fault: SystemFault): Promise<string[] | undefined> {
   if (tripped && fails && !reads && life.engine !== undefined && failure === undefined)
     wrong.push('no fail-stop');
   if ((reads || !fails) && failure !== undefined) wrong.push(`it takes no more writes: ${failure.message}`);
-  await life.engine?.core.pacing.idle();
+  await life.engine?.core.idle();
   await store.close();
   const again = FileStore.open(path, 'write');
   wrong.push(...(await complaints(again, life)));
