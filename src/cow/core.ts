@@ -207,8 +207,11 @@ export class Core {
     }
   }
 
-  /** Makes `next` durable as the new superblock and then the current one. */
-  async replaceSuperblock(next: Superblock): Promise<void> {
+  /**
+   * Makes `next` durable as the new superblock and then the current one. `also` does in the same moment what has to agree
+   * with it: a commit that comes between would note the new epoch with facts of the old one.
+   */
+  async replaceSuperblock(next: Superblock, also?: () => void): Promise<void> {
     next.sequence = this.superblock.sequence + 1;
     const bytes = encodeSuperblock(next);
     if (this.does('transition: write superblock')) {
@@ -218,6 +221,7 @@ export class Core {
       await this.sync();
     }
     Object.assign(this.superblock, next);
+    also?.();
   }
 
   /**

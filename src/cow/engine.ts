@@ -112,11 +112,11 @@ export class Engine {
       next.generation++;
       next.enabledAt = Date.now();
       this.#setJournal(next);
-      await core.replaceSuperblock(next);
-      if (core.does('activity: a new generation begins empty')) {
+      await core.replaceSuperblock(next, () => {
+        if (!core.does('activity: a new generation begins empty')) return;
         this.#activity.startGeneration();
         this.map.forEachCached((page) => (page.active = 0));
-      }
+      });
     });
   }
 
@@ -155,8 +155,7 @@ export class Engine {
     if (core.does('transition: new epoch')) endEpoch(next, transition);
     this.#setJournal(next);
     next.divergedBlocks = 0;
-    await core.replaceSuperblock(next);
-    core.divergedBlocks = 0;
+    await core.replaceSuperblock(next, () => (core.divergedBlocks = 0));
   }
 
   async #flushForTransition(): Promise<void> {

@@ -207,3 +207,24 @@ void t.test(
     t.match(superblock, { enabled: true, generation: 1 });
   },
 );
+
+void t.test('A new epoch and its count of changed blocks are there in one moment', async (t) => {
+  const { engine, master } = await opened(64 * MIB);
+  const { core } = engine;
+  await engine.enable();
+  await write(master, 0, 1);
+  await flush(master);
+  t.equal(core.divergedBlocks, 1);
+  const counts: number[] = [];
+  let epoch = core.superblock.epoch;
+  // A commit that was under way anyway may be next to run when the epoch has changed.
+  Object.defineProperty(core.superblock, 'epoch', {
+    get: () => epoch,
+    set: (value: number) => {
+      epoch = value;
+      queueMicrotask(() => counts.push(core.divergedBlocks));
+    },
+  });
+  await engine.disable();
+  t.strictSame(counts, [0]);
+});

@@ -113,11 +113,11 @@ class Workload {
       return unmap(position, length);
     };
     const replace = engine.core.replaceSuperblock.bind(engine.core);
-    engine.core.replaceSuperblock = async (next) => {
+    engine.core.replaceSuperblock = async (next, also) => {
       const { enabled, epoch } = engine.core.superblock;
       const isTransition = next.enabled !== enabled || next.epoch !== epoch;
       const done = isTransition ? history.transition(store.events.length, next) : undefined;
-      await replace(next);
+      await replace(next, also);
       done?.(store.events.length);
     };
   }
