@@ -155,7 +155,11 @@ export const limits: readonly Requirement[] = [
       const greedy = await Session.login(here, { keys: { MaxRecvDataSegmentLength: '262144' } });
       greedy.connection.socket.pause();
       const before = heldBytes();
-      for (let n = 0; n < 100; n++) greedy.sendCommand({ cdb: read10(0, 2048), read: 1 << 20 });
+      // All at once, so that the target has them before it has sent anything.
+      const commands = Array.from({ length: 100 }, () =>
+        encode(greedy.commandPdu({ cdb: read10(0, 2048), read: 1 << 20 })),
+      );
+      greedy.connection.write(Buffer.concat(commands));
       const deadline = Date.now() + 20_000;
       let most = 0;
       while (daemon.sessions().length > 1) {

@@ -275,6 +275,10 @@ export class IscsiTask extends Task {
     view.setUint32(offset + 44, Math.abs(residual));
   }
 
+  override expectDataIn(bytes: number): void {
+    this.pin(bytes);
+  }
+
   override segmentDataIn(bytes: number): DataInSegment[] {
     const host = this.host;
     const pieces: Piece[] = [];

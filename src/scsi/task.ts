@@ -118,6 +118,8 @@ export abstract class Task {
   abstract commitDataIn(last: boolean): void;
   /** Drops the reserved piece (the read failed); end the task with `complete` after it. */
   abstract cancelDataIn(): void;
+  /** Data-In of that length is about to be made in later turns of the event loop: it counts as if it were held already. */
+  abstract expectDataIn(bytes: number): void;
   /** Room for an asynchronous transfer of `bytes` (as returned by beginDataIn), in pieces in order. */
   abstract segmentDataIn(bytes: number): DataInSegment[];
   /** Sends the segments and ends the task with GOOD status. */

@@ -96,6 +96,8 @@ void tap.test('all commands', needing('qemu-io'), async (t) => {
     { name: 'cldd restore', args: ['restore', backups, '--to', at('other')] },
     { name: 'cldd prune', args: ['prune', backups, '--keep', '1'] },
     { name: 'cldd check', args: ['check', at('bad'), '--repair'], code: 7 },
+    { name: 'cldd secret', args: ['secret', at('secret')] },
+    { name: 'cldd secret', args: ['secret', at('other')], code: EXIT.REFUSED },
   ];
   const enabledDryRuns: Example[] = [
     { name: 'cldd slave enable', args: ['slave', 'enable'], code: EXIT.REFUSED },

@@ -319,6 +319,8 @@ void tap.test(
       ['96', 16],
     ] as const) {
       const path = fresh();
+      t.match((await cldd('secret', '--bits', bits, path, '--dry-run')).stdout, /would hold/);
+      t.notOk(existsSync(path));
       const made = await cldd('secret', '--bits', bits, path, '--json');
       t.equal(made.code, EXIT.DONE);
       t.same(JSON.parse(made.stdout), { file: path, bits: Number(bits), characters });

@@ -1,6 +1,6 @@
 /** `cldd secret`: a CHAP secret that nobody has thought of (RFC 7143 §9.2.1 wants random ones, and a means to make them). */
 import { randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import { Option, type Command } from 'commander';
 import { OperationalError } from '../../operational-error.js';
 import { examples } from '../examples.js';
@@ -8,6 +8,7 @@ import { print, printJson } from '../output.js';
 
 interface SecretOptions {
   bits: string;
+  dryRun?: boolean;
   json?: boolean;
   quiet?: boolean;
 }
@@ -24,6 +25,7 @@ export function addSecret(program: Command): void {
         .choices(['96', '128'])
         .default('128'),
     )
+    .option('--dry-run', 'only look whether the file is there already')
     .option('--json', 'print JSON')
     .option('-q, --quiet', 'print nothing')
     .addHelpText(
@@ -33,21 +35,29 @@ export function addSecret(program: Command): void {
     .action(secret);
 }
 
-function secret(file: string, { bits, json, quiet }: SecretOptions): void {
+function secret(file: string, { bits, dryRun = false, json, quiet }: SecretOptions): void {
   // Base64 without padding: 6 bits a character, and none that an initiator's configuration would take for something else.
   const text = randomBytes(Number(bits) / 8)
     .toString('base64')
     .replace(/=+$/, '');
+  if (!dryRun) write(file, text);
+  else if (existsSync(file)) throw existing(file);
+  const characters = text.length;
+  if (json) printJson({ file, bits: Number(bits), characters, ...(dryRun ? { dryRun } : {}) });
+  else if (!quiet && dryRun) print(`${file}: would hold a secret of ${characters} characters`);
+  else if (!quiet)
+    print(
+      `${file}: a secret of ${characters} characters; name it as secretFile, and give it to the initiator`,
+    );
+}
+
+function write(file: string, text: string): void {
   let fd: number;
   try {
     // Never over another secret, and never readable by others, not for a moment.
     fd = openSync(file, 'wx', 0o600);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    throw new OperationalError(
-      'FILE_EXISTS',
-      `${file} is there already: take another name, or remove it first if nobody uses its secret any more`,
-    );
+    throw (error as NodeJS.ErrnoException).code === 'EEXIST' ? existing(file) : error;
   }
   try {
     writeSync(fd, `${text}\n`);
@@ -55,9 +65,10 @@ function secret(file: string, { bits, json, quiet }: SecretOptions): void {
   } finally {
     closeSync(fd);
   }
-  if (json) printJson({ file, bits: Number(bits), characters: text.length });
-  else if (!quiet)
-    print(
-      `${file}: a secret of ${text.length} characters; name it as secretFile, and give it to the initiator`,
-    );
 }
+
+const existing = (file: string): OperationalError =>
+  new OperationalError(
+    'FILE_EXISTS',
+    `${file} is there already: take another name, or remove it first if nobody uses its secret any more`,
+  );

@@ -100,6 +100,8 @@ function readInTurns(task: Task, path: Path, bytes: number): void {
   const { generation } = medium;
   let left = bytes;
   task.pending++;
+  // A peer that reads nothing must not have its whole window of reads made and kept for it.
+  task.expectDataIn(bytes);
   unit.services.background.run(bytes, unit.removable, (bound) => {
     task.pending--;
     if (task.aborted) {
