@@ -61,9 +61,10 @@ export function checkShape(document: YamlDocument): Shape {
     const errors = validate.errors ?? [];
     for (const error of errors) {
       const { key, message } = explain(error);
-      // A stand-in may be of the wrong type, which is not the user's mistake.
-      if (blamed.has(error.instancePath)) continue;
-      blamed.add(placeOf(error));
+      const place = placeOf(error);
+      // A stand-in may be of the wrong type, and what was taken out is missing, which are not the user's mistakes.
+      if (blamed.has(error.instancePath) || blamed.has(place)) continue;
+      blamed.add(place);
       mistakes.push({ ...document.locate(error.instancePath, key), path: error.instancePath, message });
     }
     if (!errors.map((error) => mend(value, error)).every(Boolean)) break;

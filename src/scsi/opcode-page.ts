@@ -40,6 +40,8 @@ export function opcodePage(): string {
     '- SANITIZE sees to it that no LBA of the unit shows the old data any more. It does not reach the places on the partition',
     "  that no LBA shows, which are older versions of blocks, nor the slave's image while the slave is enabled. Who gives the",
     '  device away has to overwrite the device.',
+    '- SANITIZE that failed leaves the unit in use whatever AUSE says, and a restart forgets the failure: REQUEST',
+    '  SENSE tells of it until then (03h/31h/03h). SBC-5 §4.11 has a unit without AUSE refuse its medium then.',
     '- RECEIVE COPY RESULTS has neither RECEIVE DATA nor FAILED SEGMENT DETAILS: nothing is held for them.',
     '- FORMAT UNIT and REASSIGN BLOCKS: formatting is for the operator, and the device below keeps its own spare blocks.',
     '- Protection information (RDPROTECT, WRPROTECT, VRPROTECT other than 0) and ACA (NACA=1) are refused.',

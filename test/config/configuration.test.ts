@@ -1,4 +1,5 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
@@ -6,6 +7,7 @@ import { lunsFor } from '../../src/config/access.js';
 import { addressMatches, nameMatches, parseHostPort } from '../../src/config/addresses.js';
 import { loadConfiguration, parseConfiguration } from '../../src/config/load.js';
 import { ConfigurationError } from '../../src/config/mistakes.js';
+import { defaultControlSocket } from '../../src/config/runtime-folder.js';
 import { SCHEMA_FILE } from '../../src/config/schema.js';
 import { OperationalError } from '../../src/operational-error.js';
 import { DEFAULT_LIMITS } from '../../src/iscsi/options.js';
@@ -217,6 +219,8 @@ void t.test('YAML that is broken, empty, multiple or aliased is one mistake with
   t.match(mistakesOf(`${TARGET}---\n${TARGET}`), [/more than one YAML document/]);
   t.match(mistakesOf('a: &x 1\nb: *x\n'), [/^f.yaml:2:5 \/ aliases \(\*name\) are not allowed/]);
   t.match(mistakesOf(`${TARGET}targets: []\n`), [/^f.yaml:4:1 \/ duplicated mapping key/]);
+  t.match(mistakesOf('? [a]\n: b\n'), [/complex keys/]);
+  t.match(mistakesOf(`? &x targets\n: []\n`), [/^f.yaml:\d+:\d+ \/targets must have at least one entry/]);
   t.end();
 });
 
@@ -265,6 +269,11 @@ void t.test('a file that is missing or not a text is one clear message', (t) => 
     message: /no such file/,
   });
   t.throws(() => loadConfiguration(folder), OperationalError);
+  t.throws(() => loadConfiguration(join(folder, 'f.yaml', 'below')), { message: /no such file/ });
+  writeFileSync(join(folder, 'f.yaml'), TARGET);
+  t.throws(() => loadConfiguration(join(folder, 'f.yaml', 'below')), {
+    message: /it can't be read \(ENOTDIR\)/,
+  });
   t.end();
 });
 
@@ -424,5 +433,73 @@ void t.test('a redirection names HOST:PORT, and a portal group that exists', (t)
   t.match(parse('{ to: "a:b:c" }'), /"a:b:c" is not HOST:PORT/);
   t.match(parse('{ to: a, portalGroupTag: 9 }'), /no portal has group tag 9/);
   t.match(parse('{ permanent: true }'), /key "to" is missing/);
+  t.end();
+});
+
+void t.test('limits, addresses and texts that cannot be are told at their place', (t) => {
+  t.match(mistakesOf(`${TARGET}limits: { firstBurstBytes: 65536, maxBurstBytes: 8192 }\n`), [
+    /^f.yaml:4:9 \/limits firstBurstBytes \(65536\) must not exceed maxBurstBytes \(8192\)$/,
+  ]);
+  t.match(mistakesOf(`${TARGET}metrics: { listen: 'storage:9000' }\n`), [
+    /\/metrics\/listen "storage:9000" is not IPv4:PORT or \[IPv6\]:PORT/,
+  ]);
+  t.match(mistakesOf(`${TARGET}portals: [{ listen: '127.0.0.1', advertise: 'a:b:c' }]\n`), [
+    /\/portals\/0\/advertise "a:b:c" is not HOST:PORT/,
+  ]);
+  t.match(mistakesOf('targets: []\n'), [/\/targets must have at least one entry/]);
+  t.match(mistakesOf(`${TARGET}controlSocket: ''\n`), [/\/controlSocket must not be empty/]);
+  t.match(mistakesOf(`${TARGET}controlSocket: /${'x'.repeat(200)}\n`), [
+    /control socket may have \d+ bytes at most/,
+  ]);
+  t.end();
+});
+
+void t.test(
+  'the HTTP port has a default, a rule says who ejects and loads, a target has limits of its own',
+  (t) => {
+    const { metrics, targets } = parseConfiguration(
+      `${TARGET}    maxConnections: 4\n    access: [{ initiator: '*', allowEject: false, allowLoad: true }]\nmetrics: {}\n`,
+      'f.yaml',
+    );
+    t.ok(metrics !== undefined && metrics.port > 0 && metrics.host === '127.0.0.1', 'this host only');
+    t.same(targets[0].sessionLimits, { maxConnections: 4 });
+    t.match(targets[0].access[0].luns, [
+      { unit: 'master' },
+      { unit: 'slave', mayEject: false, mayLoad: true },
+    ]);
+    t.end();
+  },
+);
+
+void t.test('the same secret in both directions is refused where it is written, be it a credential', (t) => {
+  const folder = t.testdir();
+  writeSecret(folder, 'u', 'the same in both ways');
+  writeFileSync(join(folder, 'chap'), 'the same in both ways', { mode: 0o400 });
+  const { CREDENTIALS_DIRECTORY: before } = process.env;
+  t.teardown(() => {
+    if (before === undefined) delete process.env['CREDENTIALS_DIRECTORY'];
+    else process.env['CREDENTIALS_DIRECTORY'] = before;
+  });
+  process.env['CREDENTIALS_DIRECTORY'] = folder;
+  const told = (mutual: string): string[] =>
+    mistakesOf(
+      `${TARGET}    authentication: { users: [{ name: u, secretFile: secrets/u }], mutual: { name: m, ${mutual} } }\n`,
+      join(folder, 'f.yaml'),
+    );
+  t.match(told('secretCredential: chap'), [/\/mutual\/secretCredential the same secret in both directions/]);
+  t.match(told('secretFile: secrets/u'), [/\/mutual\/secretFile the same secret in both directions/]);
+  t.match(told('secretFile: secrets'), [/\/mutual\/secretFile .*secrets is not a file/]);
+  t.end();
+});
+
+void t.test('the control socket lies where the service, root or the user has a folder for it', (t) => {
+  t.equal(defaultControlSocket({ RUNTIME_DIRECTORY: '/run/cldd:/run/other' }), '/run/cldd/cldd.sock');
+  const { getuid } = process;
+  t.teardown(() => Object.assign(process, { getuid }));
+  process.getuid = () => 0;
+  t.equal(defaultControlSocket({}), '/run/cldd/cldd.sock');
+  process.getuid = () => 1000;
+  t.equal(defaultControlSocket({ XDG_RUNTIME_DIR: '/run/user/1000' }), '/run/user/1000/cldd.sock');
+  t.equal(defaultControlSocket({}), join(tmpdir(), 'cldd-1000/cldd.sock'));
   t.end();
 });
