@@ -1,0 +1,310 @@
+/** What a device or file may be before it is a partition: what init, open, probe and the quiet check say of it. */
+import fs, {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { checkPartition } from '../../src/cow/check-partition.js';
+import { dumpPage, dumpStore } from '../../src/cow/dump.js';
+import { FORMAT_VERSION, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS } from '../../src/cow/format.js';
+import { initStore } from '../../src/cow/init.js';
+import { Partition } from '../../src/cow/partition.js';
+import { findMounted } from '../../src/cow/quiet.js';
+import { readSuperblock } from '../../src/cow/recovery.js';
+import { RESULT } from '../../src/cow/results.js';
+import { over, placesOf } from './damage.js';
+import { loadGolden } from './golden/golden.js';
+import { MemoryStore, WornStore } from './stores.js';
+
+const MIB = 2 ** 20;
+const folder = mkdtempSync(join(tmpdir(), 'cldd-devices-'));
+t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+let files = 0;
+
+/** A file with these bytes at these places. */
+function holding(bytes: readonly (readonly [at: number, text: string])[], sizeBytes = MIB): string {
+  const path = join(folder, `file-${files++}`);
+  writeFileSync(path, '');
+  truncateSync(path, sizeBytes);
+  const fd = fs.openSync(path, 'r+');
+  for (const [at, text] of bytes) fs.writeSync(fd, Buffer.from(text, 'latin1'), 0, text.length, at);
+  fs.closeSync(fd);
+  return path;
+}
+
+const EXT = [1080, '\x53\xef'] as const;
+
+void t.test('What a device holds is told by its own mark', async (t) => {
+  const sectors = MIB / 512;
+  for (const [name, bytes] of [
+    ['cldd', [[128 * 1024, 'CLDDPART']]],
+    ['luks', [[0, 'LUKS\xba\xbe']]],
+    ['xfs', [[0, 'XFSB']]],
+    ['btrfs', [[0x10040, '_BHRfS_M']]],
+    [
+      'gpt',
+      [
+        [510, '\x55\xaa'],
+        [512, 'EFI PART'],
+      ],
+    ],
+    ['lvm', [[512, 'LABELONE']]],
+    ['swap', [[4086, 'SWAPSPACE2']]],
+    ['ext2', [EXT]],
+    ['ext3', [EXT, [1024 + 92, '\x04']]],
+    ['ext4', [EXT, [1024 + 92, '\x04'], [1024 + 96, '\x40']]],
+    ['md', [[(sectors - (sectors % 128) - 128) * 512, '\xfc\x4e\x2b\xa9']]],
+    ['md', [[Math.floor((sectors - 16) / 8) * 8 * 512, '\xfc\x4e\x2b\xa9']]],
+    ['mbr', [[510, '\x55\xaa']]],
+    [undefined, []],
+  ] as const)
+    t.equal(await Partition.probe(holding(bytes)), name, `${name}`);
+  t.equal(await Partition.probe(holding([[0, 'XFSB']], 65_536)), 'xfs', 'a small file');
+  t.equal(await Partition.probe(join(folder, 'nothing')), undefined);
+  await t.rejects(Partition.probe(folder), { code: 'NOT_A_PARTITION' });
+});
+
+void t.test('init refuses what it should, and leaves it as it was', async (t) => {
+  const ext = holding([EXT], 16 * MIB);
+  const before = readFileSync(ext);
+  await t.rejects(Partition.init(ext), { code: 'HOLDS_DATA', message: /holds ext2; nothing was changed/ });
+  t.ok(readFileSync(ext).equals(before));
+  await t.rejects(Partition.init(holding([[510, '\x55\xaa']], 16 * MIB)), {
+    message: /an MBR partition table/,
+  });
+  const path = join(folder, 'new');
+  await t.rejects(Partition.init(path), { code: 'SIZE_NEEDED' });
+  await t.rejects(Partition.init(path, { sizeBytes: 4 * MIB }), { code: 'TOO_SMALL' });
+  t.notOk(existsSync(path), 'what was made for it is gone again');
+  await t.rejects(Partition.init(path, { sizeBytes: 2 ** 43 }), { code: 'NO_SPACE', message: /say --thin/ });
+  t.notOk(existsSync(path));
+  await t.rejects(Partition.init(join(folder, 'no/folder'), { sizeBytes: 16 * MIB }), {
+    code: 'NO_SUCH_PARTITION',
+  });
+  await t.rejects(Partition.init(holding([], 16 * MIB), { sizeBytes: 8 * MIB }), { code: 'SIZE_MISMATCH' });
+  await t.rejects(Partition.open(join(folder, 'nothing')), { code: 'NO_SUCH_PARTITION' });
+  await t.rejects(Partition.open(folder), { code: 'PARTITION_UNUSABLE' }, 'a folder');
+  await t.rejects(Partition.open('/dev/null'), { code: 'NOT_A_PARTITION' });
+});
+
+void t.test(
+  'init erases on demand, a partition of our own too, and lets a file grow to its size',
+  async (t) => {
+    const path = holding([EXT], 16 * MIB);
+    const { uuid, partitionBytes } = await Partition.init(path, { overwrite: true, sizeBytes: 24 * MIB });
+    t.equal(partitionBytes, 24 * MIB);
+    t.equal(statSync(path).size, 24 * MIB);
+    const again = await Partition.init(path, { overwrite: true });
+    t.not(again.uuid, uuid);
+    const damaged = holding([[0, 'CLDDPART']], 16 * MIB);
+    await Partition.init(damaged, { overwrite: true, sizeBytes: 16 * MIB });
+    const partition = await Partition.open(damaged);
+    await partition.close();
+  },
+);
+
+/** Only this path can't be opened, with this error. */
+function unopenable(path: string, code: string): () => void {
+  const { openSync } = fs;
+  fs.openSync = (asked, flags, mode) => {
+    if (asked === path) throw Object.assign(new Error(`${code}: injected`), { code });
+    return openSync(asked, flags, mode);
+  };
+  syncBuiltinESMExports();
+  return () => {
+    fs.openSync = openSync;
+    syncBuiltinESMExports();
+  };
+}
+
+void t.test('An error of the system is told in words, with what to do', async (t) => {
+  const path = holding([], 16 * MIB);
+  for (const [code, expected, message] of [
+    ['EACCES', 'PARTITION_NOT_PERMITTED', /check its owner and mode/],
+    ['EPERM', 'PARTITION_NOT_PERMITTED', /EPERM/],
+    ['EROFS', 'PARTITION_NOT_PERMITTED', /EROFS/],
+    ['EBUSY', 'PARTITION_BUSY', /release it first/],
+    ['ENXIO', 'PARTITION_UNUSABLE', /ENXIO: injected/],
+  ] as const) {
+    const restore = unopenable(path, code);
+    await t.rejects(Partition.open(path), { code: expected, message }, code).finally(restore);
+  }
+  const fresh = join(folder, 'not-made');
+  const restore = unopenable(fresh, 'EROFS');
+  await t
+    .rejects(Partition.init(fresh, { sizeBytes: 16 * MIB }), { code: 'PARTITION_NOT_PERMITTED' })
+    .finally(restore);
+});
+
+void t.test('A partition tells its state, and refuses what it can not do now', async (t) => {
+  const path = holding([], 32 * MIB);
+  await Partition.init(path);
+  const partition = await Partition.open(path);
+  t.match(partition.status(), {
+    path,
+    failed: undefined,
+    slave: { enabled: false, enabledAt: undefined, generation: 0 },
+  });
+  t.match(partition.serial, /^[0-9a-f]{16}$/);
+  for (const refused of [partition.disableSlave(), partition.rollback()])
+    await t.rejects(refused, { code: 'NOT_ENABLED' });
+  const { master, slave } = partition;
+  t.equal(slave.read(0, Buffer.alloc(512), 0, 512), RESULT.ABSENT);
+  t.equal(await new Promise((done) => slave.readAsync(0, Buffer.alloc(512), 0, 512, done)), RESULT.ABSENT);
+  t.equal(await new Promise((done) => slave.flush(done)), RESULT.ABSENT);
+  t.match(await partition.enableSlave(), { enabled: true, generation: 1, divergedBlocks: 0 });
+  await t.rejects(partition.enableSlave(), { code: 'ALREADY_ENABLED' });
+  t.equal(await new Promise((done) => slave.flush(done)), RESULT.OK);
+  t.equal(await new Promise((done) => slave.readAsync(0, Buffer.alloc(0), 0, 0, done)), RESULT.OK);
+  t.equal(
+    await new Promise((done) => slave.writeAsync(0, Buffer.alloc(512), 0, 512, done)),
+    RESULT.WRITE_PROTECTED,
+  );
+  t.same(
+    [slave.write(), slave.unmap(), slave.prepareWrite()],
+    [RESULT.WRITE_PROTECTED, RESULT.WRITE_PROTECTED, RESULT.WRITE_PROTECTED],
+  );
+  t.equal(slave.generation, 1);
+  await partition.disableSlave();
+  // An ext4 that says that it is mounted.
+  const head = Buffer.alloc(4096);
+  head.writeUInt16LE(0xef53, 1080);
+  head.writeUInt32LE(4, 1024 + 92);
+  head.writeUInt32LE(0x44, 1024 + 96);
+  t.equal(await new Promise((done) => master.writeAsync(0, head, 0, head.length, done)), RESULT.OK);
+  await t.rejects(partition.enableSlave(), { code: 'MASTER_MOUNTED', message: /ext4 at byte 0/ });
+  t.match(await partition.enableSlave({ crashConsistent: true }), { enabled: true });
+  t.same(partition.changes(2).full, false);
+  truncateSync(path, 64 * MIB);
+  t.ok((await partition.grow()).addedBytes > 0);
+  await partition.close();
+  t.match(partition.status().failed, /closed/);
+  await t.rejects(partition.rollback(), { code: 'PARTITION_FAILED' });
+});
+
+/** A master with these bytes, for the quiet check. */
+const quiet = (bytes: readonly (readonly [at: number, bytes: Buffer])[], sizeBytes = 8 * MIB) => {
+  const image = Buffer.alloc(sizeBytes);
+  for (const [at, part] of bytes) part.copy(image, at);
+  return findMounted((position, buffer) => void image.copy(buffer, 0, position), sizeBytes);
+};
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}
+
+/** A VFAT that was not unmounted. */
+const fat = (at: number): [number, Buffer][] => [
+  [at + 82, Buffer.from('FAT32')],
+  [at + 65, Buffer.of(1)],
+];
+
+void t.test('A mounted VFAT is found in GPT partitions, of sectors of both sizes', (t) => {
+  for (const sector of [512, 4096]) {
+    const header: [number, Buffer][] = [
+      [sector, Buffer.from('EFI PART')],
+      [sector + 72, u32(2)],
+      [sector + 80, u32(3)],
+      [sector + 84, u32(128)],
+      // The second entry is empty.
+      [2 * sector, Buffer.of(1)],
+      [2 * sector + 32, u32(MIB / sector)],
+      [2 * sector + 256, Buffer.of(1)],
+      [2 * sector + 256 + 32, u32((4 * MIB) / sector)],
+    ];
+    const found = quiet([...header, ...fat(MIB), ...fat(4 * MIB)]);
+    t.same(found, [
+      { type: 'vfat', offsetBytes: MIB },
+      { type: 'vfat', offsetBytes: 4 * MIB },
+    ]);
+    t.same(quiet([...header, [sector + 84, u32(64)], ...fat(MIB)]), [], 'entries that can be none');
+    t.same(quiet([...header, [MIB + 82, Buffer.from('FAT32')]]), [], 'one that was unmounted');
+  }
+  t.end();
+});
+
+void t.test('Logical MBR partitions are followed, also one that leads nowhere, or back to itself', (t) => {
+  const entry = (at: number, type: number, start: number): [number, Buffer][] => [
+    [at + 4, Buffer.of(type)],
+    [at + 8, u32(start / 512)],
+  ];
+  const mark = (at: number): [number, Buffer] => [at + 510, Buffer.of(0x55, 0xaa)];
+  const table = [mark(0), ...entry(446, 0x83, 0), ...entry(462, 0x05, MIB)];
+  // Logical 1 begins 64 KiB behind its table; the next table lies 2 MiB behind the first one.
+  const first = [mark(MIB), ...entry(MIB + 446, 0x83, 65_536), ...entry(MIB + 462, 0x05, 2 * MIB)];
+  const second = [mark(3 * MIB), ...entry(3 * MIB + 446, 0x83, 65_536)];
+  t.same(quiet([...table, ...first, ...second, ...fat(MIB + 65_536), ...fat(3 * MIB + 65_536)]), [
+    { type: 'vfat', offsetBytes: MIB + 65_536 },
+    { type: 'vfat', offsetBytes: 3 * MIB + 65_536 },
+  ]);
+  t.same(quiet([...table, ...first]), [], 'no table where the next one should be');
+  t.same(quiet([...table, mark(MIB), ...entry(MIB + 462, 0x05, 7 * MIB + 1_048_064)]), [], 'at the end');
+  const round = [mark(MIB), ...entry(MIB + 446, 0x83, 65_536), ...entry(MIB + 462, 0x05, 512)];
+  t.doesNotThrow(() => quiet([...table, ...round]));
+  t.end();
+});
+
+void t.test(
+  'dump tells what lies where, without gaps that hold data, and of damage what it can',
+  async (t) => {
+    const { store } = loadGolden(FORMAT_VERSION);
+    const whole = dumpStore(store);
+    t.same(
+      whole.superblocks.map(({ problem }) => problem),
+      [null, null, null, null],
+    );
+    t.match(whole.superblock, { closedInOrder: false, slaveEnabled: true });
+    const regions = whole.layout.filter(({ what }) => !what.startsWith('superblock'));
+    for (const [index, { position, what }] of regions.entries())
+      if (index > 0) {
+        const before = regions[index - 1];
+        t.ok(position >= before.position + before.lengthBytes, `${what} begins behind ${before.what}`);
+      }
+    t.ok((whole.journal?.batches.length ?? 0) > 0);
+    t.ok(whole.bitmap.every((twin) => twin.whole));
+    t.ok(whole.state.every(({ records }) => records.length === 2));
+    const superblock = readSuperblock(store);
+    const pages = dumpPage(store, superblock, 0);
+    t.equal(pages?.length, 2);
+    t.ok((pages?.[0].runs.length ?? 0) > 5);
+    t.equal(dumpPage(store, superblock, 1), undefined);
+    const worn = new WornStore(store.sizeBytes, store);
+    for (const { position, lengthBytes, name } of placesOf(store))
+      if (!name.startsWith('superblock')) worn.spoil(position, lengthBytes);
+    const dark = dumpStore(worn);
+    t.ok(dark.bitmap.every((twin) => !twin.whole));
+    t.ok(dark.state.every(({ sequence, records }) => sequence === null && records.length === 0));
+    t.ok(dark.activity.every(({ sequence, entries }) => sequence === null && entries === 0));
+    t.same(
+      dumpPage(worn, superblock, 0)?.map(({ epoch, runs }) => [epoch, runs]),
+      [
+        [null, []],
+        [null, []],
+      ],
+    );
+    const lost = over(store);
+    for (const at of SUPERBLOCK_OFFSETS) lost.apply(at, Buffer.alloc(SUPERBLOCK_BYTES));
+    t.match(dumpStore(lost), { superblock: null, layout: [], journal: null });
+    const fresh = new MemoryStore(16 * MIB);
+    await initStore(fresh, { createdAt: 0 });
+    t.match(dumpStore(fresh), { superblock: { enabledAt: 'never', createdAt: 'never' } });
+  },
+);
+
+void t.test('A check of what is no partition says so, and holds nothing afterwards', async (t) => {
+  const path = holding([], 16 * MIB);
+  await t.rejects(checkPartition(path), { code: 'NOT_CLDD' });
+  await t.rejects(checkPartition(join(folder, 'nothing')), { code: 'NO_SUCH_PARTITION' });
+  await Partition.init(path);
+  t.match(await checkPartition(path, { repair: true }), { verdict: 'clean', shared: undefined });
+});
