@@ -19,7 +19,7 @@ const asRoot = process.getuid?.() === 0;
 const TARGET = 'iqn.2026-01.org.example:files';
 const PARTITION = '/dev/disk/by-partlabel/cldd-files';
 const MIB = 1 << 20;
-const WAIT_MS = 240_000;
+const WAIT_MS = 480_000;
 
 const CONFIGURATION = {
   portals: [{ listen: '0.0.0.0:3260' }],
@@ -42,7 +42,7 @@ const NIGHTLY = '--to /backup/files --incremental --compress';
 function options(): { skip: string | false; timeout?: number } {
   if (!LONG) return { skip: 'npm run guests runs it (minutes)' };
   if (!asRoot) return { skip: 'only root may make the discs of a Debian' };
-  return { ...needing(...needs), timeout: 1_800_000 };
+  return { ...needing(...needs), timeout: 3_600_000 };
 }
 
 void t.test('the Debian package under systemd', options(), async (t) => {
