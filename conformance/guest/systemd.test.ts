@@ -153,7 +153,9 @@ void t.test('the Debian package under systemd', options(), async (t) => {
     await at('cldd slave enable --crash-consistent; systemctl kill -s KILL cldd');
     await until('[ $(systemctl show cldd -p NRestarts --value) -ge 1 ] && systemctl is-active cldd');
     t.match(await at('cldd status'), /slave +enabled/, 'the slave is what it was');
-    await at('echo three > /srv/files/edition; sync; cldd slave disable');
+    await at('echo three > /srv/files/edition; sync');
+    // udev looks into a new medium, too, and holds it as long as that takes.
+    await until('cldd slave disable');
     await at(`mkdir -p /etc/systemd/system/cldd.service.d
       printf '[Service]\\nWatchdogSec=20\\n' > /etc/systemd/system/cldd.service.d/watchdog.conf
       systemctl daemon-reload; systemctl restart cldd
