@@ -3,6 +3,7 @@ import { COMMAND, dataOut, encode, nopOut, NO_TAG, OP, SNACK, snack, type Pdu } 
 import type { Requirement, Tap } from './requirement.js';
 import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
+import { ANY_PORT, site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
 
@@ -607,6 +608,38 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.ok(ended.has(ordered));
       for (const itt of waiting) t.equal(ended.get(itt), STATUS.GOOD);
       t.same(await session.fence(), []);
+    },
+  },
+  {
+    id: 'ERL-23',
+    clause: 'RFC 7143 §13.2, §13.16, §13.20',
+    level: 'MUST',
+    text: 'one connection and level 0 are the most unless configured; a target may have more, or less, than the others, for sessions that begin from then on',
+    async run(t) {
+      const wanted = { MaxConnections: '65535', ErrorRecoveryLevel: '2', DefaultTime2Retain: '3600' };
+      const more = { maxConnections: 3, errorRecoveryLevel: 2, time2RetainSeconds: 7 };
+      const portals = [ANY_PORT];
+      const { at, reload } = await startSite(t, ['a', 'b'], () => ({
+        portals,
+        targets: [site.target('a'), site.target('b', more)],
+      }));
+      const ask = async (name: string): Promise<[Session, string[]]> => {
+        const session = await Session.login(at(name), { keys: wanted, cid: 1 });
+        return [session, Object.keys(wanted).map((key) => session.agreed.get(key) ?? '')];
+      };
+      const [, plain] = await ask('a');
+      t.same(plain, ['1', '0', '0'], 'the defaults');
+      const [before, own] = await ask('b');
+      t.same(own, ['3', '2', '7'], 'the target’s own');
+      await reload({
+        portals,
+        limits: { maxConnections: 8, errorRecoveryLevel: 1 },
+        targets: [site.target('a'), site.target('b', { maxConnections: 1, errorRecoveryLevel: 0 })],
+      });
+      t.same((await ask('b'))[1], ['1', '0', '0'], 'off for this target');
+      const { isid, tsih, cmdSN } = before;
+      const joined = await Session.login(at('b'), { isid, tsih, cmdSN, cid: 2, keepUnitAttention: true });
+      t.equal(joined.tsih, tsih, 'a session keeps what it has negotiated');
     },
   },
   {
