@@ -196,8 +196,8 @@ void tap.test('it runs without privileges, with the group of the partition only'
   const as = (groups: string[]): string[] => [
     ...['--reuid', String(USER), '--regid', String(USER), ...groups, '--no-new-privs'],
     ...['--bounding-set', '-all', '--inh-caps', '-all', '--'],
-    // The test runner has each Node note its end in a folder of the runner's, where a stranger may not write.
-    ...['env', '-u', 'NODE_OPTIONS'],
+    // The test runner and its coverage have each Node note its end in folders of theirs, where a stranger may not write.
+    ...['env', '-u', 'NODE_OPTIONS', '-u', 'NODE_V8_COVERAGE'],
     ...[
       process.execPath,
       PROGRAM,
