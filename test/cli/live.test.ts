@@ -25,9 +25,10 @@ void tap.test('a frame fits the screen: lines are cut, colours are not', (t) => 
 
 void tap.test('status at a terminal and elsewhere', needing('script', 'qemu-io'), async (t) => {
   const served = await Served.start(t, folder);
-  // A runner whose output is no terminal has asked its tests for no colours.
+  // A runner whose output is no terminal has asked its tests for no colours, and Node takes CI for a terminal without.
   const colourful: NodeJS.ProcessEnv = { ...env, TERM: 'xterm' };
-  delete colourful['NO_COLOR'];
+  for (const name of ['NO_COLOR', 'FORCE_COLOR', 'NODE_DISABLE_COLORS', 'CI'])
+    Reflect.deleteProperty(colourful, name);
   const at = (command: string, more: NodeJS.ProcessEnv = {}) =>
     run('script', ['-qec', command, '/dev/null'], { env: { ...colourful, ...more } });
   const status = `${PROGRAM} status --socket ${served.socket}`;
