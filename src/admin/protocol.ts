@@ -11,8 +11,6 @@
  * connection that breaks these rules, or stays silent for IDLE_MS, is closed after an error.
  */
 import { parse } from '@hapi/bourne';
-import type { Ajv, ValidateFunction } from 'ajv';
-import { newAjv } from '../json-schema.js';
 import { OperationalError } from '../operational-error.js';
 
 export const PROTOCOL_VERSION = 1;
@@ -78,7 +76,7 @@ export const COMMANDS = {
 } as const;
 export type CommandName = keyof typeof COMMANDS;
 
-const REQUIRED: Partial<Record<CommandName, string[]>> = {
+export const REQUIRED: Partial<Record<CommandName, string[]>> = {
   'session-kill': ['session'],
   'slave-read': ['generation', 'position', 'length'],
 };
@@ -89,60 +87,6 @@ export interface Request {
 }
 
 export type Response = { result: unknown } | { error: { code: string; message: string; refused: boolean } };
-
-interface Checks {
-  readonly ajv: Ajv;
-  readonly envelope: ValidateFunction<{ cldd: number; command: CommandName; arguments?: Arguments }>;
-  readonly arguments: ReadonlyMap<string, ValidateFunction<Arguments>>;
-}
-
-let compiled: Checks | undefined;
-
-/** Compiled when the first request is parsed: who only asks the daemon needs none of it, and it takes a tenth of a second. */
-function checks(): Checks {
-  if (compiled !== undefined) return compiled;
-  const ajv = newAjv({ allErrors: true, strict: true });
-  const envelope = ajv.compile<{ cldd: number; command: CommandName; arguments?: Arguments }>({
-    type: 'object',
-    additionalProperties: false,
-    required: ['cldd', 'command'],
-    properties: {
-      cldd: { type: 'integer' },
-      command: { enum: Object.keys(COMMANDS) },
-      arguments: { type: 'object' },
-    },
-  });
-  const checkArguments = new Map(
-    Object.entries(COMMANDS).map(([command, properties]) => [
-      command,
-      ajv.compile<Arguments>({
-        type: 'object',
-        additionalProperties: false,
-        required: REQUIRED[command as CommandName] ?? [],
-        properties,
-      }),
-    ]),
-  );
-  compiled = { ajv, envelope, arguments: checkArguments };
-  return compiled;
-}
-
-/** A request from one line. @throws {OperationalError} BAD_REQUEST, or PROTOCOL_VERSION for another version. */
-export function parseRequest(line: string): Request {
-  const value = parseLine(line);
-  const { ajv, envelope, arguments: checkArguments } = checks();
-  if (!envelope(value)) throw new OperationalError('BAD_REQUEST', ajv.errorsText(envelope.errors));
-  if (value.cldd !== PROTOCOL_VERSION) {
-    throw new OperationalError(
-      'PROTOCOL_VERSION',
-      `the daemon speaks control protocol ${PROTOCOL_VERSION}, not ${value.cldd}: use the cldd of the same version`,
-    );
-  }
-  const check = checkArguments.get(value.command);
-  const given = value.arguments ?? {};
-  if (check?.(given) !== true) throw new OperationalError('BAD_REQUEST', ajv.errorsText(check?.errors));
-  return { command: value.command, arguments: given };
-}
 
 /** A response from one line. @throws {OperationalError} BAD_RESPONSE. */
 export function parseResponse(line: string): Response {
@@ -173,7 +117,8 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function parseLine(line: string): unknown {
+/** @throws {OperationalError} BAD_REQUEST */
+export function parseLine(line: string): unknown {
   try {
     return parse(line) as unknown;
   } catch (error) {

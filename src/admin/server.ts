@@ -17,10 +17,10 @@ import {
   REQUEST_BYTES_MAX,
   SOCKET_PATH_BYTES_MAX,
   formatResponse,
-  parseRequest,
 } from './protocol.js';
 import type { Request, Response } from './protocol.js';
 import { isRefusal } from './refusals.js';
+import { parseRequest } from './requests.js';
 
 /** Time for a client to take the last word and go. */
 const PART_MS = 1000;

@@ -5,6 +5,7 @@ import { EXIT, exitCodeOf } from './exit-codes.js';
 import { OperationalError } from '../operational-error.js';
 import { printable } from './output.js';
 import { createProgram } from './program.js';
+import { isSystemError } from './system-error.js';
 
 /** Runs a command line and returns how it ended; messages are on stdout and stderr. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -34,8 +35,10 @@ function report(error: unknown): void {
 function explain(error: unknown): string {
   if (error instanceof OperationalError) return printable(error.message);
   if (!(error instanceof Error)) return printable(String(error));
-  const { code, path } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC') return printable(`the disc is full${path === undefined ? '' : ` (${path})`}`);
-  if (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code)) return printable(error.message);
+  if (isSystemError(error)) {
+    const { code, path, message } = error;
+    if (code === 'ENOSPC') return printable(`the disc is full${path === undefined ? '' : ` (${path})`}`);
+    return printable(message);
+  }
   return printable(`unforeseen error, please report it: ${error.stack ?? error.message}`, { lines: true });
 }

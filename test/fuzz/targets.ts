@@ -5,7 +5,8 @@
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { formatRequest, parseRequest, parseResponse, REQUEST_BYTES_MAX } from '../../src/admin/protocol.js';
+import { formatRequest, parseResponse, REQUEST_BYTES_MAX } from '../../src/admin/protocol.js';
+import { parseRequest } from '../../src/admin/requests.js';
 import {
   gather,
   hasEnd,

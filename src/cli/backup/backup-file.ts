@@ -138,20 +138,25 @@ export function named<T>(path: string, look: () => T): T {
   }
 }
 
+/** The paths of what is named as a finished backup in a folder. */
+export function backupsIn(folder: string): string[] {
+  return readdirSync(folder)
+    .filter((name) => name.endsWith(SUFFIX))
+    .map((name) => join(folder, name));
+}
+
 /** The finished backups in a folder, oldest generation first, and what is wrong with those that can't be read. */
 export function readableBackups(folder: string): { files: BackupFile[]; unsound: string[] } {
   const unsound: string[] = [];
-  const files = readdirSync(folder)
-    .filter((name) => name.endsWith(SUFFIX))
-    .flatMap((name) => {
-      try {
-        return [openBackup(join(folder, name))];
-      } catch (error) {
-        if (!(error instanceof OperationalError)) throw error;
-        unsound.push(error.message);
-        return [];
-      }
-    });
+  const files = backupsIn(folder).flatMap((path) => {
+    try {
+      return [openBackup(path)];
+    } catch (error) {
+      if (!(error instanceof OperationalError)) throw error;
+      unsound.push(error.message);
+      return [];
+    }
+  });
   return { files: files.sort((a, b) => a.header.generation - b.header.generation), unsound };
 }
 

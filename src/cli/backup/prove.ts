@@ -1,8 +1,8 @@
 /** Proves many backups: every one is looked at, and what is wrong with each is told. */
-import { readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { statSync } from 'node:fs';
 import { OperationalError } from '../../operational-error.js';
-import { SUFFIX, chainOf, openBackup, verifyBackup } from './backup-file.js';
+import { isSystemError } from '../system-error.js';
+import { backupsIn, chainOf, openBackup, verifyBackup } from './backup-file.js';
 import type { BackupFile } from './backup-file.js';
 
 export interface Proof {
@@ -33,10 +33,7 @@ export function prove(paths: readonly string[]): Proof[] {
 
 function backupsAt(path: string): string[] {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return [path];
-  return readdirSync(path)
-    .filter((name) => name.endsWith(SUFFIX))
-    .map((name) => join(path, name))
-    .sort();
+  return backupsIn(path).sort();
 }
 
 function proveAlone(path: string): Proof {
@@ -51,9 +48,7 @@ function faultOf<T extends object>(look: () => T): T | string {
   try {
     return look();
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (error instanceof OperationalError || (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code)))
-      return (error as Error).message;
+    if (error instanceof OperationalError || isSystemError(error)) return error.message;
     throw error;
   }
 }
