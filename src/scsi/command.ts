@@ -20,7 +20,10 @@ export interface CommandDefinition {
    */
   usage: string;
   serviceAction?: number;
-  /** Fails with NOT READY, MEDIUM NOT PRESENT while the medium is absent, and while SANITIZE runs. */
+  /**
+   * Fails with NOT READY, MEDIUM NOT PRESENT while the medium is absent. Refused while SANITIZE runs, and after one that
+   * failed.
+   */
   medium?: boolean;
   /** Changes the medium: refused with DATA PROTECT on a protected unit. */
   writes?: boolean;

@@ -83,12 +83,25 @@ function specialChecks(task: Task, path: Path, command: Command | undefined): bo
     fail(task, SENSE.BECOMING_READY);
     return false;
   }
-  if (unit.sanitize.active && (command.needsMedium || command.opcode === 0x1b)) {
-    fail(task, SENSE.SANITIZE_IN_PROGRESS, { progress: unit.sanitize.progress });
-    return false;
-  }
+  if (!sanitizeAllows(task, path, command)) return false;
   if (command.reservation !== 'always' || command.needsMedium) return reachable(task, path);
   return true;
+}
+
+const START_STOP_UNIT = 0x1b;
+const SANITIZE = 0x48;
+
+/** SBC-5 §4.11: no access to the medium during SANITIZE, nor after a failed one, but for what leads out of that. */
+function sanitizeAllows(task: Task, { unit: { sanitize } }: Path, command: Command): boolean {
+  const { refusal } = sanitize;
+  if (refusal === undefined || (!command.needsMedium && command.opcode !== START_STOP_UNIT)) return true;
+  if (sanitize.active) {
+    fail(task, refusal, { progress: sanitize.progress });
+    return false;
+  }
+  if (command.opcode === SANITIZE) return true;
+  fail(task, refusal);
+  return false;
 }
 
 /** SPC-6 §5.18.2.4 and §5.18.2.5: what a port in standby or unavailable state still does. */

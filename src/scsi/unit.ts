@@ -202,7 +202,7 @@ export class Path {
       this.attentions.length > 0 ||
       unit.reservations.active ||
       unit.tasks.ordering ||
-      unit.sanitize.active ||
+      unit.sanitize.refusal !== undefined ||
       unit.atomics.replaying ||
       unit.services.ports.restricted(this.nexus.relativePort);
   }

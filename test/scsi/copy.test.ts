@@ -119,6 +119,25 @@ void t.test('EXTENDED COPY can do only what READ and WRITE by the same initiator
   t.equal(await run(nexus, many.subarray(0, 100)), '05/1a/00');
 });
 
+void t.test(
+  'EXTENDED COPY through the other unit finds no way past SANITIZE, nor past its failure',
+  async (t) => {
+    const b = bench();
+    const nexus = b.login();
+    const list = parameters([await targetDescriptor(b, nexus, 0)], [[0, 0, 0, 8, 1]]);
+    const copy = async (): Promise<string> => (await b.run(nexus, 1, xcopy(list), list)).code;
+    t.equal(await copy(), '');
+    b.master.held = true;
+    const erase = b.start(nexus, 0, [0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]);
+    t.equal(await copy(), '0a/0d/02', 'while it runs');
+    b.master.fail = MEDIUM.FAILED;
+    b.master.release();
+    t.equal((await erase.whenEnded()).code, '03/31/03');
+    b.master.fail = MEDIUM.OK;
+    t.equal(await copy(), '0a/0d/02', 'after it failed');
+  },
+);
+
 void t.test('A copy that is aborted stops, and writes that are held do not lose it', async (t) => {
   const b = bench();
   const nexus = b.login();

@@ -209,7 +209,7 @@ function check(segment: Segment, from: Path | undefined, to: Path | undefined): 
   const conflict =
     (read !== undefined && from.unit.reservations.conflicts(from, read)) ||
     (write !== undefined && to.unit.reservations.conflicts(to, write));
-  if (conflict || from.unit.sanitize.active || to.unit.sanitize.active)
+  if (conflict || [from, to].some(({ unit }) => unit.sanitize.refusal !== undefined))
     return SENSE.COPY_TARGET_DEVICE_NOT_REACHABLE;
   return undefined;
 }

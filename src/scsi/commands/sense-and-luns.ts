@@ -21,7 +21,8 @@ export function requestSense(task: Task, path: Path): void {
   if (attention !== undefined) sense = senseData(attention, descriptor);
   else if (unit.sanitize.active) {
     sense = senseData(SENSE.SANITIZE_IN_PROGRESS, descriptor, { progress: unit.sanitize.progress });
-  } else if (unit.sanitize.failed) sense = senseData(SENSE.SANITIZE_COMMAND_FAILED, descriptor);
+  } else if (unit.sanitize.failure !== undefined)
+    sense = senseData(SENSE.SANITIZE_COMMAND_FAILED, descriptor);
   else sense = senseData(SENSE.NO_ADDITIONAL_SENSE, descriptor);
   answer(task, sense, task.cdb[4]);
 }
