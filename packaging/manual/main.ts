@@ -6,4 +6,4 @@ import { manualPages } from './pages.js';
 
 const folder = process.argv.at(2) ?? join(PACKAGE_ROOT, 'dist', 'man');
 mkdirSync(folder, { recursive: true });
-for (const { file, roff } of manualPages()) writeFileSync(join(folder, file), roff);
+for (const { file, roff } of await manualPages()) writeFileSync(join(folder, file), roff);

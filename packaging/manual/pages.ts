@@ -12,9 +12,9 @@ export interface ManualPage {
   roff: string;
 }
 
-export function manualPages(): ManualPage[] {
+export async function manualPages(): Promise<ManualPage[]> {
   return [
-    { file: 'cldd.8', roff: programPage() },
+    { file: 'cldd.8', roff: await programPage() },
     { file: 'cldd.yaml.5', roff: configurationPage() },
     { file: 'cldd-format.5', roff: formatPage() },
   ];
@@ -43,8 +43,8 @@ export function afterHelp(command: Command): string {
   return at < 0 ? '' : said.slice(at);
 }
 
-function programPage(): string {
-  const program = createProgram();
+async function programPage(): Promise<string> {
+  const program = await createProgram();
   const codes = [...afterHelp(program).matchAll(/^ {2}(\d+) {2}(.*)$/gm)];
   return page('cldd', 8, 'iSCSI target with a frozen second disc', packageVersion(), [
     section('Synopsis'),

@@ -2,7 +2,6 @@
 import type { Command } from 'commander';
 import { ask } from '../admin/client.js';
 import type { Arguments, CommandName } from '../admin/protocol.js';
-import { loadConfiguration } from '../config/load.js';
 import { defaultControlSocket } from '../config/runtime-folder.js';
 
 export interface DaemonOptions {
@@ -22,17 +21,20 @@ export function withDaemon(command: Command): Command {
     .option('-q, --quiet', 'print nothing unless it fails');
 }
 
-export function socketPath({ socket, config }: DaemonOptions): string {
+export async function socketPath({ socket, config }: DaemonOptions): Promise<string> {
   if (socket !== undefined) return socket;
-  if (config !== undefined) return loadConfiguration(config).controlSocket;
+  if (config !== undefined) {
+    const { loadConfiguration } = await import('../config/load.js');
+    return loadConfiguration(config).controlSocket;
+  }
   return process.env['CLDD_SOCKET'] ?? defaultControlSocket();
 }
 
 /** Asks the daemon that the options select. */
-export function request(
+export async function request(
   options: DaemonOptions,
   command: CommandName,
   given: Arguments = {},
 ): Promise<unknown> {
-  return ask(socketPath(options), { command, arguments: given });
+  return await ask(await socketPath(options), { command, arguments: given });
 }

@@ -4,7 +4,7 @@ import { ConfigurationError } from '../config/mistakes.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
 import { OperationalError } from '../operational-error.js';
 import { printable } from './output.js';
-import { createProgram } from './program.js';
+import { programFor } from './program.js';
 import { isSystemError } from './system-error.js';
 
 /** Runs a command line and returns how it ended; messages are on stdout and stderr. */
@@ -15,7 +15,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     process.exit(EXIT.DONE);
   });
   try {
-    await createProgram().parseAsync([...argv], { from: 'user' });
+    const program = await programFor(argv);
+    await program.parseAsync([...argv], { from: 'user' });
     return EXIT.DONE;
   } catch (error) {
     report(error);

@@ -8,14 +8,14 @@ import { ROOT } from '../../conformance/support/paths.js';
 import { run, succeed } from '../../conformance/support/processes.js';
 import { afterHelp, commandsOf, manualPages, schema } from '../../packaging/manual/pages.js';
 import type { Schema } from '../../packaging/manual/pages.js';
-import { createProgram } from '../../src/cli/program.js';
+import { createProgram, programFor } from '../../src/cli/program.js';
 
 tap.setTimeout(240_000);
 const folder = mkdtempSync(join(tmpdir(), 'cldd-manual-'));
 tap.teardown(() => rmSync(folder, { recursive: true, force: true }));
-const pages = manualPages();
+const pages = await manualPages();
 for (const { file, roff } of pages) writeFileSync(join(folder, file), roff);
-const commands = commandsOf(createProgram());
+const commands = commandsOf(await createProgram());
 
 /** What a reader sees, on one line. */
 async function rendered(file: string): Promise<string> {
@@ -46,8 +46,23 @@ void tap.test(
       for (const [, example] of afterHelp(command).matchAll(/^ {2}\$ (.*)$/gm))
         t.ok(told.includes(example.replace(/\s+/g, ' ')), example);
     }
-    for (const [, code, meaning] of afterHelp(createProgram()).matchAll(/^ {2}(\d+) {2}(.*)$/gm))
+    for (const [, code, meaning] of afterHelp(await createProgram()).matchAll(/^ {2}(\d+) {2}(.*)$/gm))
       t.ok(told.includes(`${code} ${meaning}`), `exit code ${code}`);
+  },
+);
+
+void tap.test(
+  'a line that names a command loads that command, with its neighbours and no other',
+  async (t) => {
+    for (const { name, command } of commands) {
+      const program = await programFor(name.split(' ').slice(1));
+      const found = commandsOf(program).find((other) => other.name === name);
+      t.equal(found?.command.helpInformation(), command.helpInformation(), name);
+      // The scripts of `completion` tell of all of them.
+      t.equal(commandsOf(program).length < commands.length, name !== 'cldd completion', name);
+    }
+    for (const line of [[], ['--help'], ['help', 'status'], ['statsu']])
+      t.equal(commandsOf(await programFor(line)).length, commands.length, `with all: cldd ${line.join(' ')}`);
   },
 );
 

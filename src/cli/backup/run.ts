@@ -165,7 +165,7 @@ async function locked(
 
   const letGo =
     place.final === undefined && !slave.enabled
-      ? startRelease(socketPath(options), name, generation)
+      ? startRelease(await socketPath(options), name, generation)
       : undefined;
   try {
     const enabledAt = slave.enabled ? fresh.enabledAt : await enable(fresh, place, options, ask, warnings);
