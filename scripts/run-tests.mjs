@@ -66,9 +66,9 @@ function judge({ file, code, signal, stdout }) {
   const result = { passed: 0, failed: 0, skipped: 0, skips: [], fault: undefined };
   let [planned, seen] = [undefined, 0];
   for (const line of stdout.split('\n')) {
-    const plan = /^1\.\.(\d+)( # SKIP.*)?/i.exec(line);
+    const plan = /^1\.\.(\d+)(?: # (?:SKIP )?(.*))?$/i.exec(line);
     if (plan !== null) planned = Number(plan[1]);
-    if (plan?.[2] !== undefined) result.skips.push(`${file}${plan[2]}`);
+    if (planned === 0 && plan !== null) result.skips.push(`${file} # SKIP ${plan[2] ?? 'without tests'}`);
     const test = /^(not ok|ok) \d+(?: - (.*))?$/.exec(line);
     if (test === null) continue;
     seen++;
