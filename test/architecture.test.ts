@@ -9,11 +9,12 @@ const src = join(root, 'src');
 
 /** What each folder may import: folders, or single files of them. Its own folder is always allowed. */
 const ALLOWED: Record<string, readonly string[]> = {
-  scsi: ['operational-error.ts', 'crc32c.ts'],
-  cow: ['operational-error.ts', 'crc32c.ts'],
-  iscsi: ['crc32c.ts', 'operational-error.ts', 'scsi/task.ts', 'scsi/port.ts', 'scsi/nexus.ts'],
+  scsi: ['operational-error.ts', 'thrown.ts', 'crc32c.ts'],
+  cow: ['operational-error.ts', 'thrown.ts', 'crc32c.ts'],
+  iscsi: ['crc32c.ts', 'operational-error.ts', 'thrown.ts', 'scsi/task.ts', 'scsi/port.ts', 'scsi/nexus.ts'],
   config: [
     'operational-error.ts',
+    'thrown.ts',
     'json-schema.ts',
     'iscsi/options.ts',
     'iscsi/names.ts',
@@ -21,12 +22,13 @@ const ALLOWED: Record<string, readonly string[]> = {
     'package-root.ts',
     'admin/protocol.ts',
   ],
-  admin: ['json-schema.ts', 'iscsi/options.ts', 'operational-error.ts', 'package-root.ts'],
-  daemon: ['operational-error.ts', 'package-root.ts', 'iscsi', 'scsi', 'cow', 'config', 'admin'],
+  admin: ['json-schema.ts', 'iscsi/options.ts', 'operational-error.ts', 'thrown.ts', 'package-root.ts'],
+  daemon: ['operational-error.ts', 'thrown.ts', 'package-root.ts', 'iscsi', 'scsi', 'cow', 'config', 'admin'],
   cli: [
     'crc32c.ts',
     'json-schema.ts',
     'operational-error.ts',
+    'thrown.ts',
     'package-root.ts',
     'daemon',
     'config',

@@ -21,6 +21,7 @@ import {
 import type { Request, Response } from './protocol.js';
 import { isRefusal } from './refusals.js';
 import { parseRequest } from './requests.js';
+import { messageOf } from '../thrown.js';
 
 /** Time for a client to take the last word and go. */
 const PART_MS = 1000;
@@ -139,7 +140,7 @@ async function listenPrivately(server: Server, path: string): Promise<number> {
 
 function failure(error: unknown): string {
   const code = error instanceof OperationalError ? error.code : 'INTERNAL';
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   return formatResponse({ error: { code, message, refused: isRefusal(error) } });
 }
 

@@ -1,6 +1,7 @@
 /** What a check of a partition says: findings, each with its place, how bad it is, and what a repair does about it. */
 
 import type { Store } from './store.js';
+import { messageOf } from '../thrown.js';
 
 export const SEVERITY = {
   /** As a crash leaves it; the next open settles it. */
@@ -80,8 +81,4 @@ export class Findings {
     this.counts[finding.severity]++;
     if (this.list.length < FINDINGS_MAX) this.list.push(finding);
   }
-}
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

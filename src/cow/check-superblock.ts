@@ -1,7 +1,8 @@
 /** The four copies of the superblock, and whether what they say can be true of this device. */
 
 import type { CheckContext } from './check-context.js';
-import { SEVERITY, messageOf } from './check-report.js';
+import { SEVERITY } from './check-report.js';
+import { messageOf } from '../thrown.js';
 import type { Complaint } from './check-report.js';
 import {
   ACTIVITY_SLOTS,

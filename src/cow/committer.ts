@@ -8,6 +8,7 @@
  * ended at that moment.
  */
 
+import assert from 'node:assert/strict';
 import type { Core } from './core.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_BYTES, PAGE_UNITS, pageOffset } from './format.js';
 import type { ActivityLog } from './activity-log.js';
@@ -167,9 +168,7 @@ export class Committer {
     const { journalBlocks } = this.#core.superblock;
     if (!this.#passWanted && this.journal.usedBlocks <= journalBlocks / 2) {
       if (this.#core.counters.journalCommits % 16 !== 0) return;
-      let dirty = 0;
-      for (const page of this.#map.dirtyPages()) dirty += page.dirty ? 1 : 0;
-      if (dirty <= this.#map.maxPages / 2) return;
+      if ([...this.#map.dirtyPages()].length <= this.#map.maxPages / 2) return;
     }
     this.#passWanted = false;
     this.#pass = {
@@ -217,7 +216,7 @@ export class Committer {
   /** Pending units' pages are dirty, and dirty pages stay in memory. */
   #pageOf(number: number): MapPage {
     const page = this.#map.cached(number);
-    if (page === undefined) throw new Error(`map page ${number} left the cache with flips pending`);
+    assert(page !== undefined, 'a map page left the cache with flips pending');
     return page;
   }
 

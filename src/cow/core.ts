@@ -14,6 +14,7 @@ import { syncStore, writeStoreDurably } from './store.js';
 import type { Store } from './store.js';
 import { encodeSuperblock } from './superblock.js';
 import type { Superblock } from './superblock.js';
+import { asError } from '../thrown.js';
 
 /** Counted since the partition was opened. */
 export interface Counters {
@@ -92,7 +93,7 @@ export class Core {
 
   /** Ends all writing for good: after a failed write or sync nobody knows what the disk holds. */
   fail(cause: unknown): Error {
-    const error = cause instanceof Error ? cause : new Error(String(cause));
+    const error = asError(cause);
     if (this.failure === undefined && this.does('fail-stop')) {
       this.failure = error;
       this.#onFailure?.(error);

@@ -3,6 +3,7 @@
  * write that can't go ahead waits for. docs/engine.md argues why each step comes where it does.
  */
 
+import assert from 'node:assert/strict';
 import type { ActivityLog } from './activity-log.js';
 import { Committer, writeBitmap } from './committer.js';
 import type { Core } from './core.js';
@@ -170,7 +171,7 @@ export class Engine {
       if (!this.map.hasRoom) await this.committer.checkpoint();
       const page = await this.map.load(number);
       page.dirty = true;
-      if (this.map.cached(number) !== page) throw new Error(`map page ${number} found no place in the cache`);
+      assert(this.map.cached(number) === page, 'a map page found no place in the cache');
       if (number % (this.map.maxPages / 2) === 0) await this.committer.checkpoint();
     }
     await this.committer.checkpoint();

@@ -11,6 +11,7 @@
  * A record is the whole truth about a unit (its mark is the block's generation), so replaying twice does no harm.
  */
 
+import assert from 'node:assert/strict';
 import { isSealed, readU64, seal, writeU64 } from './bytes.js';
 import {
   HEADER_BYTES,
@@ -119,7 +120,7 @@ export class Journal {
   place(batch: Buffer): PlacedBatch {
     const blocks = batch.length / JOURNAL_BLOCK_BYTES;
     const { journalBlocks, journalOffset, uuid } = this.#superblock;
-    if (this.nextLsn + blocks - this.durableTail > journalBlocks) throw new Error('the journal is full');
+    assert(this.nextLsn + blocks - this.durableTail <= journalBlocks, 'the journal is full');
     for (let block = 0; block < blocks; block++) {
       const bytes = batch.subarray(block * JOURNAL_BLOCK_BYTES, (block + 1) * JOURNAL_BLOCK_BYTES);
       writeU64(bytes, 32, this.nextLsn + block);

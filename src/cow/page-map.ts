@@ -87,15 +87,19 @@ export class PageMap {
     if (page !== undefined) return page;
     if (!this.#written.has(number)) return this.#empty;
     const first = Buffer.allocUnsafe(PAGE_BYTES);
-    this.#loading.set(number, (this.#loading.get(number) ?? 0) + 1);
+    this.#countLoading(number, 1);
     await readStore(this.#store, first, pageOffset(this.#segmentOf(number), number, 0)).catch(() =>
       first.fill(0),
     );
-    const others = (this.#loading.get(number) ?? 1) - 1;
-    if (others === 0) this.#loading.delete(number);
-    else this.#loading.set(number, others);
+    this.#countLoading(number, -1);
     // Another reader may have brought it in, and changed it, meanwhile.
     return this.cached(number) ?? this.#adopt(number, first);
+  }
+
+  #countLoading(number: number, more: number): void {
+    const count = (this.#loading.get(number) ?? 0) + more;
+    if (count === 0) this.#loading.delete(number);
+    else this.#loading.set(number, count);
   }
 
   /** The page for a change, if it is at hand without reading. Undefined: load it, or wait for a checkpoint. */

@@ -7,7 +7,6 @@ import { ActivityLog, readActivityLog } from './activity-log.js';
 import type { ActivityEntry } from './activity-log.js';
 import { Core } from './core.js';
 import { EXTENT_UNITS, PAGE_UNITS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, UNIT_BLOCKS } from './format.js';
-import { messageOf } from './check-report.js';
 import { Journal, forEachRecord, readJournal, recoverableBlocks } from './journal.js';
 import type { JournalBlock } from './journal.js';
 import type { MapPage } from './map-page.js';
@@ -23,6 +22,7 @@ import { readCopies, syncStore } from './store.js';
 import { decodeSuperblock, transitionOf } from './superblock.js';
 import type { Superblock } from './superblock.js';
 import { WrittenBitmap } from './written-bitmap.js';
+import { messageOf } from '../thrown.js';
 
 export interface EngineOptions {
   /** Map pages kept in memory, 10 KiB and 32 MiB of the master each. */

@@ -12,6 +12,7 @@ import { HEADER_BYTES, STATE_TWIN_BYTES, STATE_VALUE_BYTES_MAX } from './format.
 import { OperationalError } from '../operational-error.js';
 import type { Store } from './store.js';
 import type { Superblock } from './superblock.js';
+import { asError } from '../thrown.js';
 
 const MAGIC = 'CLDDSTAT';
 const RECORD_HEADER_BYTES = 6;
@@ -126,7 +127,7 @@ export class StateArea {
       try {
         await this.#write([0, 1]);
       } catch (error) {
-        failure = error instanceof Error ? error : new Error(String(error));
+        failure = asError(error);
       }
       for (const done of group) done(failure);
     }

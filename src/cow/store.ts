@@ -298,7 +298,7 @@ function sizeOf(fd: number): number {
 
 function explain(path: string, error: unknown): Error {
   if (error instanceof OperationalError || !(error instanceof Error)) throw error;
-  const code = 'code' in error ? error.code : undefined;
+  const { code } = error as NodeJS.ErrnoException;
   switch (code) {
     case 'ENOENT':
       return new OperationalError('NO_SUCH_PARTITION', `${path} does not exist: check the path`, {

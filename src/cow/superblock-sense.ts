@@ -22,7 +22,7 @@ const TIME_MAX = 8.64e15;
 /** Counters may be raised for longer than a disc lives, and still fit their fields. */
 const COUNT_MAX = 2 ** 52;
 const SMALL_COUNT_MAX = 2 ** 31;
-const HEAD_END = (SUPERBLOCK_OFFSETS.at(-1) ?? 0) + SUPERBLOCK_BYTES;
+const HEAD_END = Math.max(...SUPERBLOCK_OFFSETS) + SUPERBLOCK_BYTES;
 
 /** What is nonsense in it, in words; undefined if nothing is. */
 export function nonsenseIn(superblock: Superblock, historyEpochs: number): string | undefined {

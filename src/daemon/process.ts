@@ -2,6 +2,7 @@
 import { Daemon } from './daemon.js';
 import type { DaemonOptions } from './daemon.js';
 import { inheritedFds, ServiceManager } from './service-manager.js';
+import { messageOf } from '../thrown.js';
 
 /** Beyond the initiators' grace: time to make everything durable. */
 const CLOSE_MS = 20_000;
@@ -43,10 +44,7 @@ export async function runDaemon(options: DaemonOptions, ready: (daemon: Daemon) 
   let daemon: Daemon | undefined;
   const onReload = (): void => {
     daemon?.reload().catch((error: unknown) => {
-      log.error(
-        { why: error instanceof Error ? error.message : String(error) },
-        'not reloaded: nothing changed',
-      );
+      log.error({ why: messageOf(error) }, 'not reloaded: nothing changed');
     });
   };
   process.on('uncaughtException', die);

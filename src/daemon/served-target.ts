@@ -22,6 +22,7 @@ import type { OpenPartition, PartitionEngine, PartitionStatus } from './partitio
 import { isRefusal } from '../admin/refusals.js';
 import { targetStatus } from './status.js';
 import type { TargetStatus } from './status.js';
+import { messageOf } from '../thrown.js';
 
 /** Who asked, for the log. */
 export interface By {
@@ -282,7 +283,7 @@ export class ServedTarget {
   }
 
   #noted(what: string, error: unknown, by: By): unknown {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageOf(error);
     this.#log[isRefusal(error) ? 'warn' : 'error']({ target: this.name, why, ...by }, what);
     return error;
   }
@@ -335,7 +336,7 @@ function settle(change: Promise<unknown>, done: ControlDone): void {
   change.then(
     () => done(),
     (error: unknown) => {
-      const message = error instanceof Error ? error.message : String(error);
+      const message = messageOf(error);
       const inUse = error instanceof OperationalError && error.code === 'SLAVE_HELD';
       done({ code: inUse ? 'in-use' : 'failed', message });
     },

@@ -1,3 +1,5 @@
+import { messageOf } from '../../thrown.js';
+
 /** Steps whose failure is told, but is no reason to give up what is done. */
 export async function attempt(warnings: string[], step: () => Promise<void>): Promise<void> {
   try {
@@ -5,8 +7,4 @@ export async function attempt(warnings: string[], step: () => Promise<void>): Pr
   } catch (error) {
     warnings.push(messageOf(error));
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

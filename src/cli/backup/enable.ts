@@ -19,6 +19,7 @@ import type { BackupOptions } from './options.js';
 import { tell } from './tell.js';
 import type { Place } from './place.js';
 import { frozenMark, thawMarked } from './thaw.js';
+import { messageOf } from '../../thrown.js';
 
 const THAW_AGAIN_MS = [1000, 5000] as const;
 
@@ -82,7 +83,7 @@ async function thawAgain(failure: string, options: BackupOptions, folder: boolea
       else await thawMarked(mark, post, freezeLimit);
       return `${failure}; tried again, it ended well`;
     } catch (error) {
-      tell(error instanceof Error ? error.message : String(error));
+      tell(messageOf(error));
     }
   }
   return `${failure}, also when it was tried again: what it should thaw may be frozen`;

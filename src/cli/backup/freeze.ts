@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { OperationalError } from '../../operational-error.js';
 import { GUARD_TIMED_OUT, GUARD_TIMED_OUT_FAILED, GUARD_UNMARKED, runHook } from './hooks.js';
 import { thawMarked } from './thaw.js';
+import { messageOf } from '../../thrown.js';
 
 /** Somebody killed the guard, which may not have thawed yet. @throws {OperationalError} HOOK_TIMEOUT in any case */
 async function thawHere(
@@ -19,7 +20,7 @@ async function thawHere(
     if (mark === '') await runHook('post', post, limitSeconds);
     else await thawMarked(mark, post, limitSeconds);
   } catch (error) {
-    outcome = `failed (${error instanceof Error ? error.message : String(error)})`;
+    outcome = `failed (${messageOf(error)})`;
   }
   throw new OperationalError(
     'HOOK_TIMEOUT',

@@ -9,6 +9,7 @@ import type { Lock } from '../../cow/lock.js';
 import { GUARD_TIMED_OUT, GUARD_TIMED_OUT_FAILED, GUARD_UNMARKED, endGroup } from './hooks.js';
 import { tell } from './tell.js';
 import { markFrozen, markThawed, takeGuardLock } from './thaw.js';
+import { messageOf } from '../../thrown.js';
 
 const [, , preHook = ':', postHook = ':', seconds = '60', mark = ''] = process.argv;
 const limitMs = Number(seconds) * 1000;
@@ -47,7 +48,7 @@ function note(): Lock | undefined {
     markFrozen(mark, postHook);
     return taken;
   } catch (error) {
-    tell(error instanceof Error ? error.message : String(error));
+    tell(messageOf(error));
     process.exit(GUARD_UNMARKED);
   }
 }

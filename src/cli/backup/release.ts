@@ -8,6 +8,7 @@ import { ANSWER_MS, ask, UNREACHABLE } from '../../admin/client.js';
 import type { DaemonStatus } from '../../daemon/status.js';
 import { OperationalError } from '../../operational-error.js';
 import { tell } from './tell.js';
+import { messageOf } from '../../thrown.js';
 
 const [, , socket = '', target = '', generation = ''] = process.argv;
 /** A daemon that is being restarted is waited for. */
@@ -44,7 +45,7 @@ async function retry(): Promise<void> {
         await sleep(RETRY_MS);
         continue;
       }
-      tell(error instanceof Error ? error.message : String(error));
+      tell(messageOf(error));
       process.exitCode = 1;
       return;
     }
