@@ -2,6 +2,7 @@
 import { access } from './access.js';
 import { asynchronous } from './asynchronous.js';
 import { chap } from './chap.js';
+import { clauseTable, PARTS } from './clauses/parts.js';
 import { command } from './command.js';
 import { connections } from './connections.js';
 import { digest } from './digest.js';
@@ -49,6 +50,13 @@ Generated from the tables in conformance/rfc7143 by \`UPDATE_DOCS=1 npm test -- 
 ROBUST marks what no clause demands but a target on a network has to survive.
 `;
 
+const BY_CLAUSE = `## By clause
+
+Every section that has words of obligation (MUST, MUST NOT, SHALL, SHALL NOT, REQUIRED), how many, and what answers for
+them: requirements above, in the order of the text; or that they bind the initiator alone; or that they ask nothing of
+this target. A test counts that they add up (conformance/rfc7143/clauses).
+`;
+
 export function matrix(): string {
   const parts = [HEAD];
   const all = Object.values(THEMES).flat();
@@ -66,6 +74,10 @@ export function matrix(): string {
       untested.map(({ clause, level, text, why }) => [clause, level, text, why]),
     ),
   );
+  parts.push(BY_CLAUSE);
+  for (const part of PARTS) {
+    parts.push(`### ${part.title}\n`, table(['clause', 'words', 'what answers for them'], clauseTable(part)));
+  }
   return parts.join('\n');
 }
 
