@@ -3,6 +3,7 @@
  * `tgtd` starts that program (to see how the tests judge somebody else), `exec:COMMAND` any program that takes a
  * profile, `HOST:PORT,IQN` takes one that runs.
  */
+import '../support/without-hook.js';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';

@@ -2,6 +2,7 @@
  * Real programs, run by tests so that none outlives its test: every child gets a parent-death signal, which works
  * even when the test process itself is killed.
  */
+import './without-hook.js';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { findProgram } from './paths.js';
 
