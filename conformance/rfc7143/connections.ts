@@ -400,6 +400,22 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     },
   },
   {
+    id: 'MC-51',
+    clause: 'RFC 7143 §4.2.2.1',
+    level: 'MUST',
+    text: 'a command that waits for the logout of another connection is executed when that has come',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const cmdSN = a.takeCmdSN();
+      const waiting = b.sendCommand({ cdb: testUnitReady(), cmdSN: a.takeCmdSN() });
+      t.same(await b.fence(), []);
+      const { expStatSN } = a;
+      a.connection.send(logoutRequest({ itt: a.nextTag(), cmdSN, expStatSN, reason: 1, cid: 1 }));
+      t.equal((await a.expect(OP.LOGOUT_RESPONSE)).response, 0);
+      t.equal((await b.finish(waiting, {})).status, STATUS.GOOD);
+    },
+  },
+  {
     id: 'MC-21',
     clause: 'RFC 7143 §7.2.1, §4.2.2.2',
     level: 'MUST',
@@ -528,6 +544,31 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
         t.same(await b.fence(), []);
         const after = (await a.execute({ cdb: read10(924, 1), read: a.blockBytes })).data;
         t.ok(after.equals(before));
+      }
+    },
+  },
+  {
+    id: 'MC-50',
+    clause: 'RFC 7143 §4.2.2.1, §4.2.3.2, §4.6.1.3',
+    level: 'MUST',
+    text: 'an immediate multi-task abort leaves commands numbered behind it alone that have overtaken it on another connection',
+    async run(t, target) {
+      for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+        const a = await Session.login(target, { keys: { ...KEYS, TaskReporting: 'FastAbort' }, cid: 1 });
+        const b = await join(target, a, 2);
+        const before = await owing(a, b, 924);
+        const place = a.cmdSN;
+        const behind = await owing(a, b, 925);
+        a.cmdSN = place;
+        const { result } = await heardUntil([b], a.manage(fn));
+        t.equal(result.response, 0);
+        a.cmdSN = place + 1;
+        await a.fence();
+        deliver(before);
+        deliver(behind);
+        const outcome = await b.finish(behind.itt, {});
+        t.same([outcome.status, b.connection.violations], [STATUS.GOOD, []]);
+        a.connection.destroy();
       }
     },
   },

@@ -459,6 +459,79 @@ export const taskManagement: readonly Requirement[] = [
     },
   },
   {
+    id: 'TMF-50',
+    clause: 'RFC 7143 §4.2.2.1, §4.2.3.2, §4.6.1.3',
+    level: 'MUST',
+    text: 'an immediate multi-task abort leaves the commands numbered behind it alone, though they wait with those before it',
+    async run(t, target) {
+      for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+        const { session, before } = await prepared(target, 900, FAST);
+        const missing = session.takeCmdSN();
+        const data = Buffer.alloc(session.blockBytes, 0xcd);
+        const waiting = session.sendCommand({ cdb: write10(900, 1), write: data });
+        const itt = session.sendManage(fn);
+        const behind = session.sendCommand({ cdb: read10(900, 1), read: before.length / 4 });
+        t.same(await session.fence(), []);
+        session.sendCommand({ cdb: testUnitReady(), cmdSN: missing });
+        const { before: sent } = await responseTo(session, itt);
+        t.notOk(
+          sent.some((pdu) => pdu.itt === waiting && pdu.opcode === OP.SCSI_RESPONSE),
+          'what is before it has ended without a status',
+        );
+        t.notOk(
+          sent.some((pdu) => pdu.itt === behind),
+          'what is behind it is answered behind it',
+        );
+        const outcome = await session.finish(behind, { read: before.length / 4 });
+        if (fn === LOGICAL_UNIT_RESET) t.match(senseTriple(outcome.sense), /^06\/29\//);
+        else t.ok(outcome.data.equals(before.subarray(0, session.blockBytes)), 'it has run');
+        await holds(t, session, 900, before, 'nothing was written');
+      }
+    },
+  },
+  {
+    id: 'TMF-51',
+    clause: 'RFC 7143 §4.2.3.3, §4.2.3.4',
+    level: 'MUST',
+    text: 'a reset of the target also ends the commands before it that wait for one which has not arrived',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900);
+      const lost = session.takeCmdSN();
+      const data = Buffer.alloc(session.blockBytes, 0xcd);
+      session.sendCommand({ cdb: write10(900, 1), write: data });
+      t.same(await session.fence(), [], 'it waits');
+      const { response } = await session.manage(TARGET_WARM_RESET);
+      if (response !== COMPLETE) {
+        t.ok([NOT_SUPPORTED, NOT_AUTHORIZED].includes(response));
+        return;
+      }
+      t.same(await session.fence(), [], 'nothing of it follows the response');
+      const first = await session.execute({ cdb: testUnitReady() });
+      t.match(senseTriple(first.sense), /^06\/29\//, 'the next command does not wait');
+      session.sendCommand({ cdb: testUnitReady(), cmdSN: lost });
+      t.same(await session.fence(), [], 'the late one is ignored');
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-52',
+    clause: 'RFC 7143 §4.2.5.3, §11.5.5',
+    level: 'MUST',
+    text: 'ABORT TASK whose RefCmdSN is that of a waiting command with another tag ends neither: Task does not exist',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const missing = session.takeCmdSN();
+      const refCmdSN = session.cmdSN;
+      const waiting = session.sendCommand({ cdb: testUnitReady() });
+      const { response } = await session.manage(ABORT_TASK, { referencedTag: 0xbeef, refCmdSN });
+      t.equal(response, NO_TASK);
+      session.sendCommand({ cdb: testUnitReady(), cmdSN: missing });
+      t.equal((await session.expect(OP.SCSI_RESPONSE)).scsiStatus, STATUS.GOOD);
+      const pdu = await session.expect(OP.SCSI_RESPONSE);
+      t.same([pdu.itt, pdu.scsiStatus], [waiting, STATUS.GOOD]);
+    },
+  },
+  {
     id: 'TMF-28',
     clause: 'RFC 7143 §4.2.3.4, §11.9.1',
     level: 'MUST',

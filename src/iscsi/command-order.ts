@@ -98,27 +98,26 @@ export class CommandOrder {
     return false;
   }
 
-  /** Delivers the PDUs whose turn has come by the last one, each on the connection that it came by. */
-  deliverWaiting(): void {
+  /** Delivers the PDU whose turn has come by the last one, on the connection that it came by. False if none waits. */
+  deliverNext(): boolean {
     const session = this.#session;
-    for (;;) {
-      const cmdSN = session.expCmdSN;
-      const waiting = this.#early.get(cmdSN);
-      if (waiting === undefined) return;
-      const { pdu, carrier, data } = waiting;
-      this.#forget(cmdSN, waiting);
-      session.expCmdSN = serialAdd(cmdSN, 1);
-      carrier?.deliver(pdu);
-      for (const one of data) carrier?.deliver(one);
-    }
+    const cmdSN = session.expCmdSN;
+    const waiting = this.#early.get(cmdSN);
+    if (waiting === undefined) return false;
+    const { pdu, carrier, data } = waiting;
+    this.#forget(cmdSN, waiting);
+    session.expCmdSN = serialAdd(cmdSN, 1);
+    carrier?.deliver(pdu);
+    for (const one of data) carrier?.deliver(one);
+    return true;
   }
 
   /**
-   * An ABORT TASK, itself of `cmdSN`, names a command that isn't in flight (§11.6.1). True if its CmdSN shows that it
-   * has not been delivered yet: it then counts as received, and keeps its place in the order without any effect,
-   * whether it waits here or has yet to come.
+   * An ABORT TASK, itself of `cmdSN`, names a command that isn't in flight by its tag and its CmdSN (§11.6.1). True if
+   * that shows that it has not been delivered yet: it then counts as received, and keeps its place in the order without
+   * any effect, whether it waits here or has yet to come.
    */
-  abort(refCmdSN: number, cmdSN: number): boolean {
+  abort(itt: number, refCmdSN: number, cmdSN: number): boolean {
     const waiting = this.#early.get(refCmdSN);
     if (waiting === undefined) {
       const session = this.#session;
@@ -126,14 +125,23 @@ export class CommandOrder {
       if (!undelivered || serialDistance(refCmdSN, cmdSN) >= 0) return false;
       const header = Buffer.alloc(HEADER_BYTES);
       this.#keep(refCmdSN, silent(pduOf(header)));
-    } else silent(waiting.pdu);
+      return true;
+    }
+    if (!isCommand(waiting.pdu, itt)) return false;
+    silent(waiting.pdu);
     return true;
   }
 
-  /** Every command before `cmdSN` that is not here counts as received, and has no effect when it comes (§4.2.3.3 b). */
+  /**
+   * Every command before `cmdSN` that is not here counts as received, and has no effect when it comes (§4.2.3.3 b); nor
+   * have the SCSI commands that wait for one of them.
+   */
   plug(cmdSN: number): void {
-    for (let missing = this.#session.expCmdSN; missing !== cmdSN; missing = serialAdd(missing, 1))
-      if (!this.#early.has(missing)) this.#keep(missing, silent(pduOf(Buffer.alloc(HEADER_BYTES))));
+    for (let place = this.#session.expCmdSN; place !== cmdSN; place = serialAdd(place, 1)) {
+      const waiting = this.#early.get(place);
+      if (waiting === undefined) this.#keep(place, silent(pduOf(Buffer.alloc(HEADER_BYTES))));
+      else if (isCommand(waiting.pdu)) silent(waiting.pdu);
+    }
   }
 
   /**
@@ -160,8 +168,10 @@ function silent(pdu: Pdu): Pdu {
   return pdu;
 }
 
-const isCommand = ({ buffer, view, at }: Pdu, itt: number): boolean =>
-  (buffer[at] & OPCODE_MASK) === REQUEST.SCSI_COMMAND && view.getUint32(at + 16) === itt;
+/** True of a SCSI Command, with that tag if one is given. */
+const isCommand = ({ buffer, view, at }: Pdu, itt?: number): boolean =>
+  (buffer[at] & OPCODE_MASK) === REQUEST.SCSI_COMMAND &&
+  (itt === undefined || view.getUint32(at + 16) === itt);
 
 /** A copy that stays when the receive buffer moves on; digests and padding are left out behind the data. */
 function copyOf(pdu: Pdu): Pdu {

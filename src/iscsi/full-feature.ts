@@ -168,9 +168,7 @@ export class FullFeature implements TaskHost, Carrier {
     this.#counted = numbered;
     this.#dispatch(opcode, pdu);
     this.#counted = false;
-    if (this.over) return;
-    if (order.waiting) order.deliverWaiting();
-    if (manager.waits) manager.commandsArrived();
+    if (order.waiting || manager.waits) this.#session.catchUp();
   }
 
   /** Carrier. */
@@ -222,6 +220,7 @@ export class FullFeature implements TaskHost, Carrier {
     const task = pool.pop() ?? new IscsiTask();
     task.start(this, itt);
     task.immediate = immediate;
+    task.cmdSN = view.getUint32(at + 24);
     task.arrivedMs = this.#owner.heardAtMs;
     const bytes = view.getUint32(at + 20);
     task.bidirectional = (flags & (COMMAND_READ | COMMAND_WRITE)) === (COMMAND_READ | COMMAND_WRITE);

@@ -49,6 +49,7 @@ export class IscsiTask extends Task {
   override nexus!: Nexus;
   /** Initiator task tag. */
   itt = 0;
+  cmdSN = 0;
   immediate = false;
   /** Reads and writes at once (R and W, §11.3.1): residuals are counted apart. */
   bidirectional = false;

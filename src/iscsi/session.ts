@@ -201,6 +201,12 @@ export class Session {
     }, done);
   }
 
+  /** ExpCmdSN has moved on: what waited for that follows, commands and functions each in its place (§4.2.2.1). */
+  catchUp(): void {
+    do if (this.manager.waits) this.manager.commandsArrived();
+    while (this.order.deliverNext());
+  }
+
   /** Ends one task without an answer. */
   abort(task: IscsiTask, done: () => void = () => undefined): void {
     const { lunHigh, lunLow } = task;

@@ -201,6 +201,7 @@ export class Sessions {
     session.fence.close();
     if (how === 'killed') for (const connection of connections) connection.announceEnd();
     session.manager.close();
+    for (const { host } of connections) if (host !== undefined) session.order.drop(host);
     session.endsOwnTasks(() => session.target.port.detach(session.nexus, how));
     session.abandonHeld();
     for (const connection of connections) connection.drop(why);

@@ -53,12 +53,15 @@ const REACH: ReadonlyMap<number, 'unit' | 'nexus' | 'target'> = new Map([
   [TARGET_COLD_RESET, 'target'],
 ]);
 
+const NONE: ReadonlySet<IscsiTask> = new Set();
+
 /** A request, read out of its PDU. */
 interface Request {
   /** The connection that it came by and is answered on. */
   phase: ManagedPhase;
   functionCode: number;
   itt: number;
+  cmdSN: number;
   lunHigh: number;
   lunLow: number;
   referenced: number;
@@ -97,6 +100,7 @@ export class TaskManager {
       phase,
       functionCode,
       itt: view.getUint32(at + 16),
+      cmdSN,
       lunHigh: view.getUint32(at + 8),
       lunLow: view.getUint32(at + 12),
       referenced: view.getUint32(at + 20),
@@ -106,12 +110,12 @@ export class TaskManager {
       this.#respond(request, NOT_SUPPORTED);
     else if (this.#underWay >= UNDER_WAY_MAX) this.#respond(request, REJECTED);
     else if (functionCode === TASK_REASSIGN) this.#reassign(request, view.getUint32(at + 36));
-    else if (functionCode === ABORT_TASK) this.#abortTask(request, cmdSN, view.getUint32(at + 32));
+    else if (functionCode === ABORT_TASK) this.#abortTask(request, view.getUint32(at + 32));
     else {
       const reach = REACH.get(functionCode);
       const immediate = (pdu.buffer[at] & IMMEDIATE) !== 0;
       if (reach === undefined || !immediate) this.#perform(request);
-      else this.#afterCommands(request, cmdSN, reach === 'target');
+      else this.#afterCommands(request, reach === 'target');
     }
   }
 
@@ -122,10 +126,11 @@ export class TaskManager {
     proceed?.();
   }
 
-  #abortTask(request: Request, cmdSN: number, refCmdSN: number): void {
-    const task = this.#session.tasks.get(request.referenced);
+  #abortTask(request: Request, refCmdSN: number): void {
+    const { referenced, cmdSN } = request;
+    const task = this.#session.tasks.get(referenced);
     if (task === undefined) {
-      const counts = this.#session.order.abort(refCmdSN, cmdSN);
+      const counts = this.#session.order.abort(referenced, refCmdSN, cmdSN);
       this.#respond(request, counts ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST);
     } else if (task.lunHigh !== request.lunHigh || task.lunLow !== request.lunLow) {
       this.#perform(request);
@@ -143,8 +148,9 @@ export class TaskManager {
    * An immediate function concerns the commands numbered before it, also those that are not here yet (§4.2.3.3 b); for
    * a reset of the target they count as received (the same clause).
    */
-  #afterCommands(request: Request, cmdSN: number, plug: boolean): void {
+  #afterCommands(request: Request, plug: boolean): void {
     const session = this.#session;
+    const { cmdSN } = request;
     const missing = serialDistance(cmdSN, session.expCmdSN);
     if (missing <= 0 || missing > session.window || this.#early.length >= WAITING_MAX) {
       this.#perform(request);
@@ -184,7 +190,8 @@ export class TaskManager {
     const session = this.#session;
     const { phase, functionCode, lunHigh, lunLow, referenced } = request;
     const named = functionCode === ABORT_TASK || functionCode === QUERY_TASK;
-    const affected = this.#affected(request);
+    const spared = this.#overtaking(request);
+    const affected = this.#affected(request).filter((task) => !spared.has(task));
     const owed = this.#owedTags(request, affected);
     const held = affected.filter((task) => task.held || task.refused).map(({ itt }) => itt);
     const task = named ? session.tasks.get(referenced) : undefined;
@@ -200,7 +207,7 @@ export class TaskManager {
     session.endsOwnTasks(
       () =>
         session.target.port.manage(
-          { nexus: session.nexus, function: functionCode, lunHigh, lunLow, task },
+          { nexus: session.nexus, function: functionCode, lunHigh, lunLow, task, spared },
           ended,
         ),
       REACH.has(functionCode) ? phase : undefined,
@@ -213,6 +220,14 @@ export class TaskManager {
       const task = this.#session.tasks.get(itt);
       if (task?.held === true) task.abandonHeld();
     }
+  }
+
+  /** Commands numbered behind a function that they have overtaken on another connection (§4.2.2.1). */
+  #overtaking({ phase, functionCode, cmdSN }: Request): ReadonlySet<IscsiTask> {
+    if (!REACH.has(functionCode)) return NONE;
+    const isBehind = ({ host, immediate, cmdSN: its }: IscsiTask): boolean =>
+      host !== phase && !immediate && serialDistance(its, cmdSN) >= 0;
+    return new Set([...this.#session.tasks.values()].filter(isBehind));
   }
 
   /** Tasks of this session that a function for many tasks ends. */

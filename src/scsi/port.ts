@@ -81,6 +81,8 @@ export interface TaskManagementRequest {
   lunLow: number;
   /** For ABORT TASK and QUERY TASK: the task, if the transport still has it. */
   task: Task | undefined;
+  /** Tasks that a function for many tasks leaves alone: they belong behind it. */
+  spared?: ReadonlySet<Task>;
 }
 
 /** One SCSI target: the master and slave of one partition. */

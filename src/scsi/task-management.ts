@@ -32,6 +32,7 @@ export function manage(request: TaskManagementRequest, units: readonly LogicalUn
 function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {
   const { unit, nexus } = path;
   const { task } = request;
+  const isMeant = meantBy(request);
   const complete = (): void => done(RESPONSE.FUNCTION_COMPLETE, 0);
   switch (request.function) {
     case TMF.ABORT_TASK:
@@ -40,19 +41,19 @@ function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {
       else abort(unit, (other) => other === task, complete);
       return;
     case TMF.ABORT_TASK_SET:
-      abort(unit, (other) => other.unit === path, complete);
+      abort(unit, (other) => other.unit === path && isMeant(other), complete);
       return;
     case TMF.CLEAR_TASK_SET:
       for (const other of pathsWithTasks(unit))
         if (other !== path) other.attention(SENSE.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR);
-      abort(unit, () => true, complete);
+      abort(unit, isMeant, complete);
       return;
     case TMF.CLEAR_ACA:
       // NACA is refused, so there is never an ACA condition to clear (SAM-6 §7.4).
       complete();
       return;
     case TMF.LOGICAL_UNIT_RESET:
-      reset(unit, path, complete);
+      reset(unit, path, isMeant, complete);
       return;
     case TMF.QUERY_TASK:
       done(
@@ -95,6 +96,11 @@ function pathsWithTasks(unit: LogicalUnit): Set<Path> {
   return paths;
 }
 
+/** Tells the tasks that the function is about from those that belong behind it. */
+function meantBy({ spared }: TaskManagementRequest): (task: Task) => boolean {
+  return (task) => spared?.has(task) !== true;
+}
+
 function abort(unit: LogicalUnit, matches: (task: Task) => boolean, done: () => void): void {
   unit.tasks.whenEnded(unit.tasks.abort(matches), done);
 }
@@ -104,7 +110,12 @@ function abort(unit: LogicalUnit, matches: (task: Task) => boolean, done: () => 
  * that asked: Linux fails I/O on any unit attention of a removable device, and to the others nothing has happened that
  * they could not see otherwise.
  */
-function reset(unit: LogicalUnit, by: Path | undefined, done: () => void): void {
+function reset(
+  unit: LogicalUnit,
+  by: Path | undefined,
+  isMeant: (task: Task) => boolean,
+  done: () => void,
+): void {
   const affected = unit.removable ? pathsWithTasks(unit) : new Set(unit.paths);
   if (by !== undefined) affected.add(by);
   unit.reservations.reservedBy = undefined;
@@ -112,10 +123,11 @@ function reset(unit: LogicalUnit, by: Path | undefined, done: () => void): void 
   unit.modes.reset();
   for (const path of affected) path.attention(SENSE.BUS_DEVICE_RESET_FUNCTION_OCCURRED);
   unit.refresh();
-  abort(unit, () => true, done);
+  abort(unit, isMeant, done);
 }
 
-function resetAll({ nexus }: TaskManagementRequest, units: readonly LogicalUnit[], done: Done): void {
+function resetAll(request: TaskManagementRequest, units: readonly LogicalUnit[], done: Done): void {
+  const { nexus } = request;
   // Who sees one side only must not disturb the users of the other.
   if (!units.every((unit) => nexus.paths.some((path) => path?.unit === unit))) {
     done(RESPONSE.AUTHORIZATION_FAILED, 0);
@@ -126,6 +138,7 @@ function resetAll({ nexus }: TaskManagementRequest, units: readonly LogicalUnit[
     reset(
       unit,
       nexus.paths.find((path) => path?.unit === unit),
+      meantBy(request),
       () => {
         if (--left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
       },
@@ -134,7 +147,9 @@ function resetAll({ nexus }: TaskManagementRequest, units: readonly LogicalUnit[
 }
 
 /** I_T nexus reset (SAM-6 §6.3.5): as a loss of the nexus, but the session goes on. */
-function resetNexus({ nexus }: TaskManagementRequest, done: Done): void {
+function resetNexus(request: TaskManagementRequest, done: Done): void {
+  const { nexus } = request;
+  const isMeant = meantBy(request);
   const paths = nexus.paths.filter((path) => path !== undefined);
   let left = paths.length;
   if (left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
@@ -146,7 +161,7 @@ function resetNexus({ nexus }: TaskManagementRequest, done: Done): void {
     unit.refresh();
     abort(
       unit,
-      (task) => task.unit === path,
+      (task) => task.unit === path && isMeant(task),
       () => {
         if (--left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
       },

@@ -40,7 +40,7 @@ void t.test('what waits is delivered in its turn, data behind their command', (t
   t.ok(order.dataOut(pdu(DATA_OUT, { itt: 7, dataBytes: 512 }), carrier));
   t.notOk(order.dataOut(pdu(DATA_OUT, { itt: 8 }), carrier), 'of no command that waits');
   t.ok(order.admit(pdu(SCSI_COMMAND, { itt: 6, cmdSN: 1 }), carrier));
-  order.deliverWaiting();
+  while (order.deliverNext());
   t.same(
     delivered.map(({ buffer }) => buffer[0]),
     [SCSI_COMMAND, DATA_OUT],
