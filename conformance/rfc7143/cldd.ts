@@ -26,7 +26,12 @@ export async function startCldd(profile: Profile): Promise<Started> {
   const env =
     planted === undefined
       ? PROGRAM_ENVIRONMENT
-      : { ...PROGRAM_ENVIRONMENT, NODE_OPTIONS: `--import=${pathToFileURL(planted).href}` };
+      : // Coverage of a changed source, under the name of the true one, would spoil that of the others.
+        {
+          ...PROGRAM_ENVIRONMENT,
+          NODE_OPTIONS: `--import=${pathToFileURL(planted).href}`,
+          NODE_V8_COVERAGE: undefined,
+        };
   const daemon = new Running(PROGRAM, ['serve', configuration], { env });
   await daemon.waitFor(new RegExp(`127\\.0\\.0\\.1:${port}`), READY_TIMEOUT_MS);
   return {
