@@ -2,6 +2,7 @@
  * Mode parameters of a logical unit (SPC-6 §7.5, SBC-5 §6.5): current, changeable, default and saved values, and what
  * the rest of the SCSI layer reads of them.
  */
+import assert from 'node:assert/strict';
 import type { StateStore } from './medium.js';
 import type { ScsiLog } from './unit.js';
 
@@ -75,6 +76,12 @@ const PAGES: readonly PageDefinition[] = [
 
 const SPF = 0x40;
 const PS = 0x80;
+/** The two pages that something here obeys, and their bits for that (SBC-5 §6.5.6, SPC-6 §7.5). */
+const CACHING = 0x08;
+const CONTROL = 0x0a;
+const WCE = 0x04;
+const D_SENSE = 0x04;
+const SWP = 0x08;
 
 interface Page {
   readonly definition: PageDefinition;
@@ -90,9 +97,8 @@ function hex(text: string): Buffer {
 
 /** One page of a MODE SELECT parameter list, checked but not yet in force. */
 export interface PageChange {
-  page: number;
-  subpage: number;
-  value: Buffer;
+  readonly entry: Page;
+  readonly value: Buffer;
 }
 
 export class ModePages {
@@ -137,25 +143,19 @@ export class ModePages {
     const subpageFormat = (value[0] & SPF) !== 0;
     const page = value[0] & 0x3f;
     const subpage = subpageFormat ? value[1] : 0;
-    const entry = this.pages.find(
-      ({ definition }) => definition.page === page && definition.subpage === subpage,
-    );
+    const entry = this.entry(page, subpage);
     if (entry === undefined) return 0;
     if (value.length !== entry.current.length) return 1;
     for (let i = subpageFormat ? 4 : 2; i < value.length; i++) {
       if (((value[i] ^ entry.current[i]) & ~entry.changeable[i]) !== 0) return i;
     }
-    return { page, subpage, value };
+    return { entry, value };
   }
 
   /** Puts checked changes into force. True if any value became another one. */
   change(changes: readonly PageChange[]): boolean {
     let changed = false;
-    for (const { page, subpage, value } of changes) {
-      const entry = this.pages.find(
-        ({ definition }) => definition.page === page && definition.subpage === subpage,
-      );
-      if (entry === undefined) continue;
+    for (const { entry, value } of changes) {
       const next = Buffer.from(value);
       next[0] &= ~PS;
       changed ||= !next.equals(entry.current);
@@ -167,12 +167,7 @@ export class ModePages {
 
   /** Saves the current values of those pages; they are in force after a restart and a reset. */
   save(changes: readonly PageChange[], done: (error?: Error) => void): void {
-    for (const { page, subpage } of changes) {
-      const entry = this.pages.find(
-        ({ definition }) => definition.page === page && definition.subpage === subpage,
-      );
-      if (entry !== undefined) entry.saved = entry.current;
-    }
+    for (const { entry } of changes) entry.saved = entry.current;
     this.state.save(this.key, Buffer.concat(this.pages.map((entry) => entry.saved)), done);
   }
 
@@ -183,14 +178,20 @@ export class ModePages {
   }
 
   private apply(): void {
-    this.writeCacheEnabled = (this.byte(0x08, 2) & 0x04) !== 0;
-    this.descriptorSense = (this.byte(0x0a, 2) & 0x04) !== 0;
-    this.softwareWriteProtect = (this.byte(0x0a, 4) & 0x08) !== 0;
+    const [caching, control] = [this.current(CACHING), this.current(CONTROL)];
+    this.writeCacheEnabled = (caching[2] & WCE) !== 0;
+    this.descriptorSense = (control[2] & D_SENSE) !== 0;
+    this.softwareWriteProtect = (control[4] & SWP) !== 0;
   }
 
-  private byte(page: number, at: number): number {
-    const entry = this.pages.find(({ definition }) => definition.page === page && definition.subpage === 0);
-    return entry === undefined ? 0 : entry.current[at];
+  private current(page: number): Buffer {
+    const entry = this.entry(page, 0);
+    assert(entry !== undefined, 'the table has no such page');
+    return entry.current;
+  }
+
+  private entry(page: number, subpage: number): Page | undefined {
+    return this.pages.find(({ definition }) => definition.page === page && definition.subpage === subpage);
   }
 
   private restore(log: ScsiLog): void {

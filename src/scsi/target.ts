@@ -153,8 +153,10 @@ export class ScsiTarget implements ScsiPort {
     this.nexuses.delete(nexus);
     this.former.delete(formerKey(nexus));
     this.former.set(formerKey(nexus), why);
-    const oldest = this.former.keys().next();
-    if (this.former.size > FORMER_MAX && oldest.done !== true) this.former.delete(oldest.value);
+    if (this.former.size > FORMER_MAX) {
+      const [oldest] = this.former.keys();
+      this.former.delete(oldest);
+    }
     for (const path of [...nexus.paths]) if (path !== undefined) this.disconnect(path);
     if (why === 'logout') this.services.holds.release(nexus);
     else this.services.holds.lost(nexus);

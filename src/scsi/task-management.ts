@@ -30,7 +30,7 @@ export function manage(request: TaskManagementRequest, units: readonly LogicalUn
 }
 
 function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {
-  const { unit, nexus } = path;
+  const { unit } = path;
   const { task } = request;
   const isMeant = meantBy(request);
   const complete = (): void => done(RESPONSE.FUNCTION_COMPLETE, 0);
@@ -72,7 +72,7 @@ function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {
       complete();
       return;
     case TMF.QUERY_ASYNCHRONOUS_EVENT:
-      queryEvent(nexus.paths[path.lun] ?? path, done);
+      queryEvent(path, done);
       return;
     default:
       done(RESPONSE.NOT_SUPPORTED, 0);

@@ -59,11 +59,9 @@ export function inRange(
   return true;
 }
 
-/** Where the transfer length stands, for the field pointer. */
+/** Where the transfer length stands, for the field pointer. No length of a 6-byte command is ever refused. */
 export function lengthByte(cdb: Buffer): number {
   switch (cdb[0] >>> 5) {
-    case 0:
-      return 4;
     case 1:
     case 2:
       return 7;

@@ -161,9 +161,13 @@ function run(task: Task, path: Path, plan: Plan): void {
     }
     const from = plan.targets.at(segment.source);
     const to = plan.targets.at(segment.destination);
+    if (from === undefined || to === undefined) {
+      stop(SENSE.UNREACHABLE_COPY_TARGET);
+      return;
+    }
     const fault = check(segment, from, to);
-    if (from === undefined || to === undefined || fault !== undefined) {
-      stop(fault ?? SENSE.UNREACHABLE_COPY_TARGET);
+    if (fault !== undefined) {
+      stop(fault);
       return;
     }
     const { generation } = from.unit.medium;
@@ -197,8 +201,7 @@ function run(task: Task, path: Path, plan: Plan): void {
 }
 
 /** Why the segment can't be copied, or undefined. The initiator can do here only what it could do by READ and WRITE. */
-function check(segment: Segment, from: Path | undefined, to: Path | undefined): number | undefined {
-  if (from === undefined || to === undefined) return SENSE.UNREACHABLE_COPY_TARGET;
+function check(segment: Segment, from: Path, to: Path): number | undefined {
   if (!from.unit.medium.present || !to.unit.medium.present) return SENSE.COPY_TARGET_DEVICE_NOT_REACHABLE;
   if (segment.sourceLba + segment.blocks > from.unit.blocks) return SENSE.COPY_TARGET_DEVICE_NOT_REACHABLE;
   if (segment.destinationLba + segment.blocks > to.unit.blocks) return SENSE.COPY_TARGET_DEVICE_NOT_REACHABLE;

@@ -132,7 +132,9 @@ async function collect(task: Task, changes: ChangeMap, list: List, since: number
   const { end } = list;
   for (let at = list.position; at < end; at += WINDOW_BYTES) {
     const until = Math.min(end, at + WINDOW_BYTES);
-    for await (const range of changes.changedRanges(since, at, until) ?? []) {
+    const ranges = changes.changedRanges(since, at, until);
+    if (ranges === undefined) throw new Error(`generation ${since} was forgotten meanwhile`);
+    for await (const range of ranges) {
       // The map is coarser than blocks: what lies outside was not asked for.
       const to = Math.min(range.position + range.length, until);
       await add(task, list, Math.max(range.position, at), to);
