@@ -143,7 +143,7 @@ async function fails(t: Tap, state: Challenge, answer: LoginAnswer): Promise<voi
   isOneOf(
     t,
     answer.pdu.loginStatus,
-    [LOGIN_STATUS.AUTHENTICATION_FAILURE, LOGIN_STATUS.INITIATOR_ERROR],
+    [LOGIN_STATUS.AUTHENTICATION_FAILURE, LOGIN_STATUS.INITIATOR_ERROR, LOGIN_STATUS.MISSING_PARAMETER],
     'status',
   );
   t.same(await state.session.connection.untilClosed(), [], 'closed');
@@ -279,7 +279,7 @@ export const chap: readonly Requirement[] = (
       id: 'CHAP-11',
       clause: 'RFC 7143 §12.1.3',
       level: 'MUST',
-      text: 'the first algorithm of the offer that the target supports is chosen; none: the login fails',
+      text: 'an algorithm of the offer is chosen; if the target supports none, the login fails with 0201h',
       async run(t, target) {
         t.equal((await challenged(target, '99,5')).algorithm, '5');
         t.equal((await challenged(target, '7,5')).algorithm, '7');
@@ -287,7 +287,7 @@ export const chap: readonly Requirement[] = (
         const fields = { ...SECURITY, isid: target.freshIsid() };
         await session.loginStep(fields, { ...namesFor(target), AuthMethod: 'CHAP' });
         const answer = await session.loginStep(fields, { CHAP_A: '98,99' });
-        t.equal(answer.pdu.loginStatus >> 8, 2, 'initiator error');
+        t.equal(answer.pdu.loginStatus, LOGIN_STATUS.AUTHENTICATION_FAILURE);
       },
     },
     {
@@ -312,6 +312,52 @@ export const chap: readonly Requirement[] = (
         }
         const state = await challenged(target);
         await fails(t, state, await finish(state, { CHAP_R: proof(target, state)['CHAP_R'] ?? '' }));
+      },
+    },
+    {
+      id: 'CHAP-26',
+      clause: 'RFC 7143 §9.2, §12.1.3',
+      level: 'MUST',
+      text: 'keys that a step lacks are refused with 0207h, keys and values that are not those of the step with 0200h, and only what is wrong by cryptography, or not to be had, with 0201h',
+      async run(t, target) {
+        const { AUTHENTICATION_FAILURE, INITIATOR_ERROR, MISSING_PARAMETER } = LOGIN_STATUS;
+        for (const [keys, status] of [
+          [{}, MISSING_PARAMETER],
+          [{ CHAP_I: '1' }, INITIATOR_ERROR],
+          [{ CHAP_A: '5', CHAP_N: 'files' }, INITIATOR_ERROR],
+          [{ CHAP_A: 'five' }, INITIATOR_ERROR],
+          [{ CHAP_A: '99' }, AUTHENTICATION_FAILURE],
+        ] as const) {
+          const session = await Session.connect(fromElsewhere(target));
+          const fields = { ...SECURITY, isid: target.freshIsid() };
+          await session.loginStep(fields, { ...namesFor(target), AuthMethod: 'CHAP' });
+          const { pdu } = await session.loginStep(fields, keys);
+          t.equal(pdu.loginStatus, status, JSON.stringify(keys));
+          t.same(await session.connection.untilClosed(), []);
+        }
+        const mutual = { CHAP_I: '7', CHAP_C: hex(Buffer.alloc(16, 1)) };
+        for (const [change, status] of [
+          [{ CHAP_R: undefined }, MISSING_PARAMETER],
+          // What a reflection would leave out.
+          [{ CHAP_R: undefined, ...mutual }, MISSING_PARAMETER],
+          [{ CHAP_N: undefined }, MISSING_PARAMETER],
+          [{ ...mutual, CHAP_C: undefined }, MISSING_PARAMETER],
+          [{ ...mutual, CHAP_I: undefined }, MISSING_PARAMETER],
+          [{ CHAP_R: 'abc' }, INITIATOR_ERROR],
+          [{ ...mutual, CHAP_I: '256' }, INITIATOR_ERROR],
+          [{ ...mutual, CHAP_C: '0xzz' }, INITIATOR_ERROR],
+          [{ CHAP_A: '5' }, INITIATOR_ERROR],
+          [{ CHAP_R: hex(Buffer.alloc(16, 1)) }, AUTHENTICATION_FAILURE],
+          [{ CHAP_N: 'nobody' }, AUTHENTICATION_FAILURE],
+        ] as const) {
+          const state = await challenged(target);
+          const keys = Object.entries({ ...proof(target, state), ...change }).flatMap(([key, value]) =>
+            value === undefined ? [] : ([[key, value]] as [string, string][]),
+          );
+          const { pdu } = await finish(state, Object.fromEntries(keys));
+          t.equal(pdu.loginStatus, status, JSON.stringify(change));
+          t.same(await state.session.connection.untilClosed(), []);
+        }
       },
     },
     {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { chapLogin } from './chap.js';
 import { COMMAND, dataOut, logoutRequest, OP, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
+import { read10, senseTriple, STATUS, testUnitReady, toldOfCleared, write10 } from './scsi.js';
 import { Session, type SessionOptions } from './session.js';
 import { site, startSite } from './site.js';
 import type { Target } from './target.js';
@@ -252,7 +252,8 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       a.answerR2T(r2t, data);
       t.equal((await a.finish(itt, {})).status, STATUS.GOOD);
       const again = await join(target, a, 2);
-      t.equal(await by(a, again), STATUS.GOOD, 'the CID is free again, and no unit attention came');
+      await toldOfCleared(t, again, a.takeCmdSN());
+      t.equal(await by(a, again), STATUS.GOOD, 'the CID is free again');
     },
   },
   {
@@ -271,6 +272,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.equal((await a.logout(1, 2)).response, 0);
       b.answerR2T(r2t, late);
       t.same(await b.connection.untilClosed(), []);
+      await toldOfCleared(t, a);
       const read = await a.execute({ cdb: read10(870, 1), read: blockBytes });
       t.ok(read.data.equals(before));
       t.equal((await a.logout(1, 2)).response, 1, 'that CID is gone');
@@ -305,7 +307,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.same(await b.fence(), []);
       b.connection.socket.end();
       await b.connection.untilClosed();
-      t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: missing })).status, STATUS.GOOD);
+      await toldOfCleared(t, a, missing);
       const third = a.sendCommand({ cdb: testUnitReady() });
       t.same(await a.fence(), [], 'the lost command was not executed');
       t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: waiting })).status, STATUS.GOOD);
@@ -328,6 +330,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const fresh = await join(target, a, 2);
       b.answerR2T(r2t, late);
       await b.connection.untilClosed();
+      await toldOfCleared(t, fresh, a.takeCmdSN());
       t.equal(await by(a, fresh), STATUS.GOOD);
       const read = await a.execute({ cdb: read10(890, 1), read: blockBytes });
       t.ok(read.data.equals(before));
@@ -432,7 +435,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       for (let i = 0; i < 4; i++) cut(testUnitReady(), i % 2 === 0 ? COMMAND.ORDERED : COMMAND.SIMPLE);
       b.connection.destroy();
       await b.connection.untilClosed();
-      t.equal((await a.execute({ cdb: testUnitReady() })).status, STATUS.GOOD);
+      await toldOfCleared(t, a);
       const after = await a.execute({ cdb: read10(880, 1), read: blockBytes });
       t.ok(after.data.equals(before.data));
       t.same(await a.fence(), []);
@@ -672,6 +675,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       await b.expect(OP.R2T);
       await reload(configuration('127.0.0.1'));
       await b.connection.untilClosed();
+      await toldOfCleared(t, a);
       t.equal(await by(a, a), STATUS.GOOD);
       const read = await a.execute({ cdb: read10(5, 1), read: a.blockBytes });
       t.notOk(read.data.equals(write));

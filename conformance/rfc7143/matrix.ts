@@ -8,6 +8,7 @@ import { connections } from './connections.js';
 import { digest } from './digest.js';
 import { discovery } from './discovery.js';
 import { faults } from './faults.js';
+import { fields } from './fields.js';
 import { life } from './life.js';
 import { limits } from './limits.js';
 import { login } from './login.js';
@@ -35,6 +36,7 @@ export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
   asynchronous,
   life,
   connections,
+  fields,
   recovery,
   reassignment,
   portals,

@@ -2,7 +2,9 @@
  * Portals, portal groups, discovery and redirection, from the configuration to the wire (RFC 7143 §4.4, §11.13.5, §13.8,
  * §13.9, Appendix C).
  */
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { freePort } from '../support/ports.js';
 import { discovered } from './discovery.js';
@@ -10,7 +12,7 @@ import { namesFor } from './login.js';
 import { valuesOf } from './keys.js';
 import { STAGE } from './pdu.js';
 import { only, Session } from './session.js';
-import type { Requirement } from './requirement.js';
+import type { Requirement, Tap } from './requirement.js';
 import { ANY_PORT, site, startSite } from './site.js';
 import type { Target } from './target.js';
 
@@ -25,6 +27,34 @@ async function firstResponse(target: Target, initiator = HOST_A): Promise<Return
     { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE, isid: target.freshIsid() },
     { ...namesFor(target), InitiatorName: initiator },
   );
+}
+
+/** A TCP socket as libuv has it; what Node sets on it reaches the system by these. */
+interface TcpHandle {
+  setNoDelay(on: boolean): number;
+  getsockname(out: { port?: number }): number;
+}
+
+/** What is set of TCP_NODELAY on the sockets of this process from now on, until the test ends; the system can't be asked. */
+async function watchNoDelay(t: Tap): Promise<{ localPort: number | undefined; noDelay: boolean }[]> {
+  const server = createServer().listen(0);
+  await once(server, 'listening');
+  const { _handle } = server as Server & { _handle?: TcpHandle };
+  server.close();
+  if (_handle === undefined) throw new Error('a server without a handle');
+  const prototype = Object.getPrototypeOf(_handle) as TcpHandle;
+  const set: (this: TcpHandle, on: boolean) => number = Reflect.get(prototype, 'setNoDelay');
+  const sockets: { localPort: number | undefined; noDelay: boolean }[] = [];
+  prototype.setNoDelay = function (noDelay) {
+    const name: { port?: number } = {};
+    this.getsockname(name);
+    sockets.push({ localPort: name.port, noDelay });
+    return set.call(this, noDelay);
+  };
+  t.teardown(() => {
+    prototype.setNoDelay = set;
+  });
+  return sockets;
 }
 
 const hasIPv6 = (): boolean =>
@@ -311,6 +341,26 @@ export const portals: readonly Requirement[] = [
       const deadline = Date.now() + 10_000;
       while (watched() < 2 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
       t.equal(watched(), 2);
+    },
+  },
+  {
+    id: 'PORT-15',
+    clause: 'RFC 1122 §4.2.3.4',
+    level: 'ROBUST',
+    text: 'small answers do not wait for the acknowledgement of those before (the algorithm of Nagle is off)',
+    async run(t) {
+      const { at, daemon } = await startSite(t, ['a'], () => ({
+        portals: [ANY_PORT],
+        targets: [site.target('a')],
+      }));
+      const port = daemon.portals[0]?.port ?? 0;
+      const sockets = await watchNoDelay(t);
+      const session = await Session.login(at('a'));
+      t.same(await session.fence(), []);
+      t.same(
+        sockets.filter(({ localPort }) => localPort === port),
+        [{ localPort: port, noDelay: true }],
+      );
     },
   },
   {

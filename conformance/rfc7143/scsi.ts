@@ -1,4 +1,5 @@
 /** The few CDBs that iSCSI tests need (SPC-6 §6, SBC-5 §5), and SCSI statuses (SAM-6 §5.3.1). */
+import type { Tap } from './requirement.js';
 import type { Session } from './session.js';
 
 export const STATUS = {
@@ -58,6 +59,18 @@ export async function cachingPage(session: Session): Promise<Buffer> {
   const page = Buffer.from(data.subarray(4));
   page.writeUInt8(page.readUInt8(0) & 0x3f, 0);
   return page;
+}
+
+/** The next command of a session is told that tasks have ended with their connection (RFC 7143 §11.14.5). */
+export async function toldOfCleared(t: Pick<Tap, 'equal'>, session: Session, cmdSN?: number): Promise<void> {
+  const command = { cdb: testUnitReady(), ...(cmdSN === undefined ? {} : { cmdSN }) };
+  let { sense } = await session.execute(command);
+  // A connection that broke may end after what follows it on another one.
+  for (let tries = 0; sense.length === 0 && cmdSN === undefined && tries < 100; tries++) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    ({ sense } = await session.execute(command));
+  }
+  t.equal(senseTriple(sense), '06/47/7f', 'SOME COMMANDS CLEARED BY ISCSI PROTOCOL EVENT');
 }
 
 /** Sense key, additional sense code and qualifier of fixed or descriptor sense data (SPC-6 §4.4), as hexadecimal. */

@@ -18,16 +18,19 @@ const RESERVED: Readonly<Record<number, { flags: number; ranges: readonly (reado
     },
     [OP.SCSI_RESPONSE]: {
       flags: 0x61,
-      ranges: [[8, 16]],
+      ranges: [
+        [8, 10],
+        [10, 16],
+      ],
     },
     [OP.TASK_MANAGEMENT_RESPONSE]: {
       flags: 0x7f,
       ranges: [
         [3, 4],
-        [8, 16],
+        [8, 11],
+        [11, 16],
         [20, 24],
-        [36, 39],
-        [39, 48],
+        [36, 48],
       ],
     },
     [OP.LOGIN_RESPONSE]: {
@@ -116,13 +119,12 @@ export class WireRules {
     if ((pdu.flags & rule.flags) !== 0)
       this.#add(pdu, `has reserved bits in byte 1: ${hex(pdu.flags)} (§2.4)`);
     if (pdu.totalAhsLength !== 0) this.#add(pdu, 'has an AHS (§11.2.2)');
-    const ranges = [...rule.ranges];
-    if (pdu.opcode === OP.DATA_IN && (pdu.flags & 1) === 0) ranges.push([3, 4], [24, 28], [44, 48]);
+    const ranges = [...rule.ranges, ...reservedHere(pdu, this.recovers)];
     for (const [from, end] of ranges) {
       const allowed =
         this.protocolLevel >= 2 &&
         ((pdu.opcode === OP.SCSI_RESPONSE && from === 8) ||
-          (pdu.opcode === OP.TASK_MANAGEMENT_RESPONSE && from === 36));
+          (pdu.opcode === OP.TASK_MANAGEMENT_RESPONSE && from === 8));
       if (!allowed && pdu.bhs.subarray(from, end).some((byte) => byte !== 0)) {
         this.#add(
           pdu,
@@ -158,5 +160,57 @@ export class WireRules {
     this.violations.push(`PDU ${hex(pdu.opcode)} ${what}`);
   }
 }
+
+/** Byte ranges that are reserved by what else the PDU says. */
+function reservedHere(pdu: Pdu, recovers: boolean): [number, number][] {
+  const { opcode, flags } = pdu;
+  if (opcode === OP.DATA_IN) {
+    const status: [number, number][] =
+      (flags & 1) === 0
+        ? [
+            [3, 4],
+            [24, 28],
+            [44, 48],
+          ]
+        : [];
+    // LUN and tag belong to the A bit (§11.7.4).
+    return (flags & 0x40) === 0 ? [...status, [8, 16]] : status;
+  }
+  // §11.19.3
+  if (opcode === OP.NOP_IN && pdu.ttt === NO_TAG) return [[8, 16]];
+  // §11.10.4
+  if (opcode === OP.TEXT_RESPONSE && pdu.final) return [[8, 16]];
+  // §11.4.4, §11.4.6
+  if (opcode === OP.SCSI_RESPONSE) {
+    const bidirectional: [number, number][] = (flags & 0x18) === 0 ? [[40, 44]] : [];
+    return recovers ? bidirectional : [...bidirectional, [20, 24]];
+  }
+  if (opcode === OP.ASYNC) return RESERVED_BY_EVENT[pdu.asyncEvent] ?? [];
+  // §11.17.2
+  if (opcode === OP.REJECT && (pdu.data.readUInt8(0) & 0x3f) !== OP.SNACK) return [[36, 40]];
+  return [];
+}
+
+/** LUN, AsyncVCode and parameters of Asynchronous Messages (§11.9.1 to §11.9.3). */
+const RESERVED_BY_EVENT: Readonly<Record<number, [number, number][]>> = {
+  0: [[37, 44]],
+  1: [
+    [8, 16],
+    [37, 42],
+  ],
+  2: [
+    [8, 16],
+    [37, 38],
+  ],
+  3: [
+    [8, 16],
+    [37, 40],
+  ],
+  4: [
+    [8, 16],
+    [37, 42],
+  ],
+  5: [[37, 44]],
+};
 
 const hex = (value: number): string => `${value.toString(16).padStart(2, '0')}h`;

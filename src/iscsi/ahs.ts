@@ -15,13 +15,23 @@ export function ahsFit(pdu: Pdu): boolean {
   return at === end;
 }
 
+/** True if each has a type that is not reserved. */
+export function ahsKnown(pdu: Pdu): boolean {
+  const end = pdu.ahsAt + pdu.ahsBytes;
+  for (let at = pdu.ahsAt; at < end; at = nextAhs(pdu, at)) {
+    const type = pdu.buffer[at + 2] & AHS_CODE_MASK;
+    if (type !== AHS_EXTENDED_CDB && type !== AHS_BIDIRECTIONAL_READ_LENGTH) return false;
+  }
+  return true;
+}
+
 /** AHSLength counts what follows the type byte, without padding (§11.2.2.2). */
 function nextAhs(pdu: Pdu, at: number): number {
   const bytes = 3 + pdu.view.getUint16(at);
   return at + bytes + (-bytes & 3);
 }
 
-/** Takes an extended CDB or a bidirectional read length over into the task. False if one has no meaning. */
+/** Takes an extended CDB or a bidirectional read length over into the task. False if one has a wrong length. */
 export function readAhs(task: IscsiTask, pdu: Pdu): boolean {
   const end = pdu.ahsAt + pdu.ahsBytes;
   for (let at = pdu.ahsAt; at < end;) {
@@ -33,10 +43,10 @@ export function readAhs(task: IscsiTask, pdu: Pdu): boolean {
       if (16 + extraBytes > CDB_BYTES_MAX) return false;
       pdu.buffer.copy(task.cdb, 16, at + 4, at + 4 + extraBytes);
       task.cdbLength = 16 + extraBytes;
-    } else if (type === AHS_BIDIRECTIONAL_READ_LENGTH) {
+    } else {
       if (length !== 5) return false;
       task.expectedDataIn = pdu.view.getUint32(at + 4);
-    } else return false;
+    }
     at = nextAhs(pdu, at);
   }
   return true;

@@ -45,6 +45,8 @@ export const CONTINUE = 0x40;
 export const COMMAND_READ = 0x40;
 export const COMMAND_WRITE = 0x20;
 export const COMMAND_ATTRIBUTE_MASK = 0x07;
+/** The last task attribute; the values above it are reserved. */
+export const ATTRIBUTE_ACA = 4;
 
 /** Byte 1 of SCSI Response and Data-In: residual flags and status in Data-In (§11.4.1, §11.7.3). */
 export const RESIDUAL_OVERFLOW = 0x04;

@@ -11,11 +11,10 @@ import {
   REQUEST,
   RESPONSE,
   TAG_NONE,
-  BHS_BYTES,
 } from './constants.js';
 import type { IscsiCounters } from './counters.js';
 import type { Parameters } from './negotiation.js';
-import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
+import { headerOf, sendPdu, type AnswerFields, type Pdu } from './pdu.js';
 import { serialAdd } from './serial.js';
 import type { TextExchange } from './text-exchange.js';
 import type { Transmit } from './transmit.js';
@@ -82,7 +81,7 @@ export class DiscoveryPhase {
   /** Reject (§11.17) carries the header that it refuses. */
   reject(reason: number, pdu: Pdu): void {
     this.#owner.counters.rejects++;
-    const data = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.at + BHS_BYTES));
+    const data = headerOf(pdu, this.#owner.parameters.maxSendDataSegmentBytes);
     this.#send({ opcode: RESPONSE.REJECT, detail: reason << 8, itt: TAG_NONE, data });
   }
 

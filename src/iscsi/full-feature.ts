@@ -4,11 +4,11 @@
  * async-messages.ts.
  */
 import type { Nexus } from '../scsi/nexus.js';
-import { ahsFit, readAhs } from './ahs.js';
+import { ahsFit, ahsKnown, readAhs } from './ahs.js';
 import { AsyncMessages } from './async-messages.js';
 import type { Carrier } from './command-order.js';
 import {
-  BHS_BYTES,
+  ATTRIBUTE_ACA,
   COMMAND_ATTRIBUTE_MASK,
   COMMAND_READ,
   COMMAND_WRITE,
@@ -24,7 +24,7 @@ import {
 import { IscsiTask, type SentOfTask } from './iscsi-task.js';
 import { LinkRequests } from './link-requests.js';
 import type { Parameters } from './negotiation.js';
-import { sendPdu, type AnswerFields, type Pdu } from './pdu.js';
+import { headerOf, sendPdu, type AnswerFields, type Pdu } from './pdu.js';
 import { DATA_OUT_FAULT } from './data-out-fault.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
@@ -103,6 +103,9 @@ export class FullFeature implements TaskHost, Carrier {
   }
   takeTransferTag(): number {
     return this.#session.takeTransferTag();
+  }
+  hasRequest(itt: number): boolean {
+    return this.#link.hasRequest(itt);
   }
   pin(bytes: number): void {
     this.#owner.pin(bytes);
@@ -207,8 +210,14 @@ export class FullFeature implements TaskHost, Carrier {
       this.#closed = true;
       return;
     }
-    if (itt === TAG_NONE || (session.tasks.size > 0 && session.tasks.has(itt))) {
-      this.reject(itt === TAG_NONE ? REJECT.PROTOCOL_ERROR : REJECT.TASK_IN_PROGRESS, pdu);
+    const attribute = flags & COMMAND_ATTRIBUTE_MASK;
+    // Reserved codes are an error of the protocol (§11).
+    if (itt === TAG_NONE || attribute > ATTRIBUTE_ACA || (pdu.ahsBytes > 0 && !ahsKnown(pdu))) {
+      this.reject(REJECT.PROTOCOL_ERROR, pdu);
+      return;
+    }
+    if (session.tasks.size > 0 && session.tasks.has(itt)) {
+      this.reject(REJECT.TASK_IN_PROGRESS, pdu);
       return;
     }
     if (immediate && ++this.#immediates > IMMEDIATE_MAX) {
@@ -228,8 +237,7 @@ export class FullFeature implements TaskHost, Carrier {
     task.expectedDataIn = (flags & (COMMAND_READ | COMMAND_WRITE)) === COMMAND_READ ? bytes : 0;
     task.lunHigh = view.getUint32(at + 8);
     task.lunLow = view.getUint32(at + 12);
-    task.attribute = flags & COMMAND_ATTRIBUTE_MASK;
-    task.priority = buffer[at + 2] & 0x0f;
+    task.attribute = attribute;
     const { cdb } = task;
     for (let i = 0; i < 16; i++) cdb[i] = buffer[at + 32 + i];
     task.cdbLength = 16;
@@ -376,7 +384,7 @@ export class FullFeature implements TaskHost, Carrier {
     const { itt, lunHigh, lunLow, expDataSN, snackTag } = sent;
     const record = this.retained?.begin(itt, lunHigh, lunLow);
     if (record !== undefined && nextNumber(record) === 0)
-      Object.assign(record, { first: expDataSN, snackTag });
+      Object.assign(record, { first: expDataSN, snackTag, reads: expDataSN > 0 });
     const data = Buffer.alloc(2 + sense.length);
     data.writeUInt16BE(sense.length);
     sense.copy(data, 2);
@@ -424,12 +432,18 @@ export class FullFeature implements TaskHost, Carrier {
    * Reject (§11.17) carries the header that it refuses. The CmdSN of a request that is rejected does not count as received:
    * the initiator uses it again, for whatever it likes (§7.3).
    */
-  reject(reason: number, pdu: Pdu): void {
+  reject(reason: number, pdu: Pdu, nextDataSN = 0): void {
     this.#owner.counters.rejects++;
     if (this.#counted) this.#session.order.giveBack();
     this.#counted = false;
-    const data = Buffer.from(pdu.buffer.subarray(pdu.at, pdu.at + BHS_BYTES));
-    this.send({ opcode: RESPONSE.REJECT, detail: reason << 8, itt: TAG_NONE, data });
+    const data = headerOf(pdu, this.sendSegmentBytes);
+    this.send({
+      opcode: RESPONSE.REJECT,
+      detail: reason << 8,
+      itt: TAG_NONE,
+      words: [nextDataSN, 0, 0],
+      data,
+    });
   }
 
   /** Takes new values after a text negotiation. */
@@ -447,6 +461,12 @@ export class FullFeature implements TaskHost, Carrier {
   /** A TARGET COLD RESET that came by this connection is done. */
   targetWasReset(): void {
     this.#owner.targetWasReset();
+  }
+
+  /** An I_T NEXUS RESET that came by this connection is done: its session ends (RFC 7144 §6.3). */
+  nexusWasReset(): void {
+    this.#session.dropOthers(this.#owner.cid, 'I_T nexus reset');
+    this.#owner.endAfterFlush('I_T nexus reset', 'connection-lost');
   }
 
   /** MessageSink: nothing of use reaches the initiator any more. */

@@ -21,7 +21,7 @@ import {
 import { OutTransfer } from './out-transfer.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
 import { wantsFence } from './response-fence.js';
-import { nextNumber, type KeptTask } from './retained.js';
+import { dataInCount, nextNumber, type KeptTask } from './retained.js';
 import type { TaskHost } from './task-host.js';
 
 /** Segments of asynchronous reads up to this length are copied together; longer ones are sent as they are. */
@@ -34,7 +34,7 @@ export interface SentOfTask {
   readonly itt: number;
   readonly lunHigh: number;
   readonly lunLow: number;
-  /** Data-In and R2T PDUs that were sent (ExpDataSN, §11.4.8). */
+  /** Data-In PDUs that were sent (§11.4.8). */
   readonly expDataSN: number;
   readonly snackTag: number;
 }
@@ -154,9 +154,13 @@ export class IscsiTask extends Task {
 
   get sent(): SentOfTask {
     const { itt, lunHigh, lunLow } = this;
-    const kept = this.#kept;
-    const expDataSN = kept === undefined ? this.#dataSN : nextNumber(kept);
-    return { itt, lunHigh, lunLow, expDataSN, snackTag: kept?.snackTag ?? 0 };
+    return { itt, lunHigh, lunLow, expDataSN: this.#expDataSN, snackTag: this.#kept?.snackTag ?? 0 };
+  }
+
+  /** No command here sends Data-In and asks for data, too, so that one count serves for both. */
+  get #expDataSN(): number {
+    if (this.#kept !== undefined) return dataInCount(this.#kept);
+    return this.#dataInSent > 0 ? this.#dataSN : 0;
   }
 
   #record(): KeptTask | undefined {
@@ -254,6 +258,7 @@ export class IscsiTask extends Task {
       host.leaves(this);
     }
     const dataSN = this.takeDataSN();
+    if (this.#kept !== undefined) this.#kept.reads = true;
     view.setUint32(offset + 8, 0);
     view.setUint32(offset + 12, 0);
     view.setUint32(offset + 20, TAG_NONE);
@@ -509,7 +514,7 @@ export class IscsiTask extends Task {
     view.setUint32(offset + 24, statSN);
     view.setUint32(offset + 28, host.expCmdSN());
     view.setUint32(offset + 32, host.maxCmdSN());
-    view.setUint32(offset + 36, kept === undefined ? this.#dataSN : nextNumber(kept));
+    view.setUint32(offset + 36, this.#expDataSN);
     view.setUint32(offset + 40, Math.abs(readResidual));
     view.setUint32(offset + 44, Math.abs(residual));
     if (sense !== undefined && senseBytes > 0) {

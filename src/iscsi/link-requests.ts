@@ -23,6 +23,8 @@ export class LinkRequests {
   readonly #session: Session;
   readonly #phase: AnsweringPhase;
   readonly #text: TextExchange;
+  /** Logouts that wait for the end of tasks. */
+  readonly #logouts = new Set<number>();
   /** The connection is logged out: what follows is not heard (§11.14). */
   loggedOut = false;
 
@@ -33,6 +35,11 @@ export class LinkRequests {
     this.#text = text;
   }
 
+  /** True while a text negotiation or a logout with this tag is under way. */
+  hasRequest(itt: number): boolean {
+    return this.#text.openTag === itt || this.#logouts.has(itt);
+  }
+
   /** A ping of the initiator, or its answer to ours (§11.18). */
   nopOut(pdu: Pdu): void {
     const itt = pdu.view.getUint32(pdu.at + 16);
@@ -40,8 +47,6 @@ export class LinkRequests {
     const bytes = Math.min(pdu.dataBytes, this.#phase.sendSegmentBytes);
     this.#phase.send({
       opcode: RESPONSE.NOP_IN,
-      lunHigh: pdu.view.getUint32(pdu.at + 8),
-      lunLow: pdu.view.getUint32(pdu.at + 12),
       itt,
       ttt: TAG_NONE,
       data: pdu.buffer.subarray(pdu.dataAt, pdu.dataAt + bytes),
@@ -70,6 +75,7 @@ export class LinkRequests {
     const cid = pdu.view.getUint16(pdu.at + 20);
     const session = this.#session;
     const own = this.#owner.cid;
+    this.#logouts.add(itt);
     if (reason === LOGOUT_REASON.CLOSE_SESSION)
       session.dropOthers(own, 'its session was logged out', () => this.#leave(itt));
     else if (reason === LOGOUT_REASON.CLOSE_CONNECTION && cid === own) this.#leave(itt);
@@ -84,7 +90,10 @@ export class LinkRequests {
       }
     } else if (reason === LOGOUT_REASON.REMOVE_FOR_RECOVERY)
       this.#removeForRecovery(itt, cid, pdu.view.getUint32(pdu.at + 28));
-    else this.#phase.reject(REJECT.INVALID_PDU_FIELD, pdu);
+    else {
+      this.#logouts.delete(itt);
+      this.#phase.reject(REJECT.PROTOCOL_ERROR, pdu);
+    }
   }
 
   /** The tasks of the named connection are prepared for a new allegiance (§11.14.1, reason 2). */
@@ -110,6 +119,7 @@ export class LinkRequests {
 
   /** At level 2 it tells how long tasks wait to be reassigned (§11.15.3, §11.15.4). */
   #answerLogout(itt: number, response: number): void {
+    this.#logouts.delete(itt);
     const { errorRecoveryLevel, time2WaitSeconds, time2RetainSeconds } = this.#phase.parameters;
     const times =
       errorRecoveryLevel === 2 && response === LOGOUT_RESPONSE.CLOSED

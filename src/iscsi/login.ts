@@ -25,6 +25,11 @@ const RESPONSE_BYTES_MAX = 8192;
 /** Who asks for what: said in the first request, or never. */
 const INTRODUCTION: ReadonlySet<string> = new Set(['InitiatorName', 'SessionType', 'TargetName']);
 
+/** Keys whose result depends on others, in whatever order they come (§13.14, §13.19). */
+const DEPENDENT: ReadonlySet<string> = new Set(['FirstBurstLength', 'MaxOutstandingR2T']);
+/** T field of an ISID (§11.12.5). */
+const RESERVED_ISID_TYPE = 3;
+
 class Refusal extends Error {
   readonly status: LoginStatus;
   readonly delayMs: number;
@@ -124,7 +129,6 @@ export class Login {
     const { buffer, view, at } = pdu;
     if ((buffer[at] & IMMEDIATE) === 0)
       throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'not marked immediate');
-    if (buffer[at + 3] !== 0) throw new Refusal(LOGIN_STATUS.UNSUPPORTED_VERSION, 'unsupported version');
     const header = {
       isid: buffer.toString('hex', at + 8, at + 14),
       tsih: view.getUint16(at + 14),
@@ -133,7 +137,13 @@ export class Login {
       cmdSN: view.getUint32(at + 24),
       expStatSN: view.getUint32(at + 28),
     };
+    const isFirst = this.#first === undefined;
     const first = (this.#first ??= header);
+    // What the first request says of versions counts (§11.12.4).
+    if (isFirst && buffer[at + 3] !== 0)
+      throw new Refusal(LOGIN_STATUS.UNSUPPORTED_VERSION, 'unsupported version');
+    if (buffer[at + 8] >> 6 === RESERVED_ISID_TYPE)
+      throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'an ISID of a reserved type');
     if (
       header.isid !== first.isid ||
       header.tsih !== first.tsih ||
@@ -215,6 +225,7 @@ export class Login {
 
   /** True if the stage may be left. */
   #security(pairs: readonly [string, string][], reply: [string, string][], transit: boolean): boolean {
+    const waits = this.#chap !== undefined && !this.#authenticated;
     const chapKeys = new Map<string, string>();
     for (const [key, value] of pairs) {
       if (key === 'AuthMethod') this.#authMethod(value, reply);
@@ -224,6 +235,7 @@ export class Login {
       } else this.#offer(key, value, 'security', reply);
     }
     if (chapKeys.size > 0) this.#chapStep(chapKeys, reply);
+    else if (waits) this.#failed('the keys of the next step are missing', LOGIN_STATUS.MISSING_PARAMETER);
     if (this.#authenticated) return true;
     if (transit && this.#chap === undefined)
       throw new Refusal(LOGIN_STATUS.AUTHENTICATION_FAILURE, 'authentication is required');
@@ -249,7 +261,7 @@ export class Login {
       throw new Refusal(LOGIN_STATUS.INITIATOR_ERROR, 'CHAP keys before AuthMethod=CHAP');
     const step = this.#chap.step(keys);
     if (step.outcome === 'failed') {
-      this.#failed(step.why);
+      this.#failed(step.why, step.status);
       return;
     }
     reply.push(...step.reply);
@@ -258,20 +270,16 @@ export class Login {
     this.#user = step.user;
   }
 
-  #failed(why: string): never {
+  #failed(why: string, status: LoginStatus = LOGIN_STATUS.AUTHENTICATION_FAILURE): never {
     const delayMs = this.#services.refused(this.initiatorName ?? '', why);
-    throw new Refusal(LOGIN_STATUS.AUTHENTICATION_FAILURE, why, delayMs);
+    throw new Refusal(status, why, delayMs);
   }
 
   // ---- operational stage
 
   #operational(pairs: readonly [string, string][], reply: [string, string][]): boolean {
-    // FirstBurstLength depends on three other keys, in whatever order they come (§13.14).
-    const isFirstBurst = ([key]: readonly [string, string]): boolean => key === 'FirstBurstLength';
-    for (const [key, value] of [
-      ...pairs.filter((pair) => !isFirstBurst(pair)),
-      ...pairs.filter(isFirstBurst),
-    ])
+    const isDependent = ([key]: readonly [string, string]): boolean => DEPENDENT.has(key);
+    for (const [key, value] of [...pairs.filter((pair) => !isDependent(pair)), ...pairs.filter(isDependent)])
       this.#offer(key, value, 'operational', reply);
     if (!this.#declared) {
       this.#declared = true;

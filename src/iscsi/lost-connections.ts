@@ -53,6 +53,11 @@ export class LostConnections {
     this.onAdded?.();
   }
 
+  /** True of the tag of a text negotiation that a connection took along. */
+  hasRequest(itt: number): boolean {
+    return [...this.#all].some(({ host }) => host.hasRequest(itt));
+  }
+
   /** True while a connection has something to recover. */
   hasWork(host: TaskHost): boolean {
     return this.#tasks.has(host) || host.retained?.keepsResponses === true;

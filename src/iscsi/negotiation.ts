@@ -144,6 +144,11 @@ export class Negotiation {
     return this.#values.get('InitialR2T') === true && this.#values.get('ImmediateData') === false;
   }
 
+  /** §13.19: where data are recovered in order, only the last R2T can be. */
+  #oneR2T(): boolean {
+    return this.#values.get('ErrorRecoveryLevel') !== 0 && this.#values.get('DataSequenceInOrder') === true;
+  }
+
   #declare(rule: KeyRule, value: string, into: Map<string, KeyValue>): string | undefined {
     if (rule.kind === 'text') {
       if (Buffer.byteLength(value) > TEXT_BYTES_MAX) return 'Reject';
@@ -175,11 +180,12 @@ export class Negotiation {
       const offered = this.#numberInRange(rule, value);
       if (offered === undefined || typeof wish !== 'number') return 'Reject';
       let result = rule.result === 'minimum' ? Math.min(offered, wish) : Math.max(offered, wish);
+      const { name } = rule;
       // Discovery needs no recovery (§7.4.1).
-      if (rule.name === 'ErrorRecoveryLevel' && this.discovery) result = 0;
-      if (rule.name === 'FirstBurstLength')
-        result = Math.min(result, Number(this.#values.get('MaxBurstLength')));
-      this.#values.set(rule.name, result);
+      if (name === 'ErrorRecoveryLevel' && this.discovery) result = 0;
+      if (name === 'FirstBurstLength') result = Math.min(result, Number(this.#values.get('MaxBurstLength')));
+      if (name === 'MaxOutstandingR2T' && this.#oneR2T()) result = 1;
+      this.#values.set(name, result);
       return String(result);
     }
     const ours: readonly string[] = Array.isArray(wish) ? wish : [];

@@ -1,7 +1,7 @@
 /**
  * A received PDU where it lies in the receive buffer, and small PDUs going out.
  */
-import { FINAL } from './constants.js';
+import { BHS_BYTES, FINAL } from './constants.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
 import type { Parameters } from './negotiation.js';
 import type { KeptTask, Retained } from './retained.js';
@@ -19,6 +19,12 @@ export interface Pdu {
   /** Start and length of the data segment, without padding. */
   dataAt: number;
   dataBytes: number;
+}
+
+/** The header of a PDU as a Reject returns it (§11.17.4): with its additional segments, if the initiator takes so much. */
+export function headerOf({ buffer, at, ahsBytes }: Pdu, bytesMax: number): Buffer {
+  const bytes = BHS_BYTES + ahsBytes;
+  return Buffer.from(buffer.subarray(at, at + (bytes > bytesMax ? BHS_BYTES : bytes)));
 }
 
 /** Sequence numbers as the header of every answer carries them (RFC 7143 §4.2.2). */

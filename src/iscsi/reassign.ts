@@ -6,7 +6,7 @@ import { RESPONSE } from './constants.js';
 import type { IscsiTask, SentOfTask } from './iscsi-task.js';
 import { PROTOCOL_SENSE } from './protocol-sense.js';
 import { isWhole, resendData, resendResponse } from './resend.js';
-import { nextNumber, type KeptTask, type Retained } from './retained.js';
+import { dataInCount, nextNumber, type KeptTask, type Retained } from './retained.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
 
@@ -65,7 +65,7 @@ function proceedWith(
     to.abandon(task, PROTOCOL_SENSE.SNACK_REJECTED);
     return;
   }
-  // R2Ts begin anew. A task that is over has sent its own, and its response counts them.
+  // R2Ts begin anew.
   if (kept !== undefined && !hasDataIn(kept)) retained.restart(kept);
   if (task.out.wantedBytes > 0 || task.out.expectsMore()) task.out.askAnew();
 }
@@ -75,7 +75,7 @@ function repeat(to: NewHost, retained: Retained, kept: KeptTask, response: Buffe
   if (sendData(to, retained, kept, expDataSN)) resendResponse(to, retained, kept, response, to.takeStatSN());
   else {
     retained.forget(kept);
-    to.respondTo({ ...kept, expDataSN: nextNumber(kept) }, PROTOCOL_SENSE.SNACK_REJECTED);
+    to.respondTo({ ...kept, expDataSN: dataInCount(kept) }, PROTOCOL_SENSE.SNACK_REJECTED);
   }
 }
 

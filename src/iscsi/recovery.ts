@@ -21,7 +21,8 @@ const STATUS_OVERDUE_MS_MAX = 16_000;
 
 /** The full feature phase as this file sees it. */
 export interface RecoveringPhase extends TaskHost {
-  reject(reason: number, pdu: Pdu): void;
+  /** `nextDataSN`: of a Data/R2T SNACK, the number that the target would send next for the task (§11.17.2). */
+  reject(reason: number, pdu: Pdu, nextDataSN?: number): void;
   /** Ends a task with sense data of this layer. */
   abandon(task: IscsiTask, sense: Buffer): void;
   ping(): void;
@@ -68,13 +69,15 @@ export class Recovery {
     else if (type === SNACK.DATA_ACK)
       refused = run === 0 && this.retained.acknowledgeData(tag, begin) ? undefined : REJECT.INVALID_DATA_ACK;
     else if (type === SNACK.R_DATA) refused = this.#cutAnew(kept, tag, begin, run);
-    else refused = REJECT.INVALID_PDU_FIELD;
-    if (refused !== undefined) this.#refuse(refused, pdu);
+    else refused = REJECT.PROTOCOL_ERROR;
+    const numbered = type === SNACK.DATA_OR_R2T && refused === REJECT.PROTOCOL_ERROR;
+    if (refused !== undefined)
+      this.#refuse(refused, pdu, numbered && kept !== undefined ? nextNumber(kept) : 0);
   }
 
   /** What is no longer kept can't be sent: a task that has no status yet fails for that (§7.8). */
-  #refuse(reason: number, pdu: Pdu): void {
-    this.#phase.reject(reason, pdu);
+  #refuse(reason: number, pdu: Pdu, nextDataSN: number): void {
+    this.#phase.reject(reason, pdu, nextDataSN);
     if (reason !== REJECT.SNACK_REJECT) return;
     const task = this.#session.tasks.get(pdu.view.getUint32(pdu.at + 16));
     if (task?.host === this.#phase) this.#phase.abandon(task, PROTOCOL_SENSE.SNACK_REJECTED);

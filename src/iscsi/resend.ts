@@ -4,7 +4,7 @@
  */
 import { BHS_BYTES, DATA_IN_ACKNOWLEDGE, FINAL, RESPONSE } from './constants.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
-import { nextNumber, type KeptTask, type Retained } from './retained.js';
+import { dataInCount, nextNumber, type KeptTask, type Retained } from './retained.js';
 import type { TaskHost } from './task-host.js';
 
 const EXP_CMD_SN = 28;
@@ -94,7 +94,7 @@ export function resendResponse(
   const { parameters } = host;
   view.setUint32(offset + 20, task.snackTag);
   view.setUint32(offset + 24, statSN);
-  view.setUint32(offset + 36, nextNumber(task));
+  view.setUint32(offset + 36, dataInCount(task));
   seal(buffer, offset, data.length, parameters);
   retained.keepStatus(statSN, { buffer, offset, dataBytes: data.length, parameters }, task);
   host.transmit.commit();

@@ -35,12 +35,17 @@ export interface KeptTask {
   statSN: number | undefined;
   /** Of the last R-Data SNACK, which its response has to carry (§11.16.3). */
   snackTag: number;
+  /** Data-In were sent, not R2Ts. */
+  reads: boolean;
   /** Tags of its Data-In PDUs that asked for an acknowledgement, with the DataSN that this ends before. */
   readonly tags: Map<number, number>;
 }
 
-/** DataSN or R2TSN of what a task sends next: all before it have been sent (ExpDataSN of its response). */
+/** DataSN or R2TSN of what a task sends next: all before it have been sent. */
 export const nextNumber = ({ first, missing, pdus }: KeptTask): number => first + missing + pdus.length;
+
+/** ExpDataSN of its response: how many Data-In PDUs there were; R2Ts don't count (§11.4.8). */
+export const dataInCount = (task: KeptTask): number => (task.reads ? nextNumber(task) : 0);
 
 const costOf = ({ length }: Buffer): number => length + KEEPING_BYTES;
 
@@ -115,6 +120,7 @@ export class Retained {
       pdus: [],
       statSN: undefined,
       snackTag: 0,
+      reads: false,
       tags: new Map(),
     };
     this.#tasks.set(itt, task);

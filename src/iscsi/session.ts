@@ -141,16 +141,25 @@ export class Session {
 
   /** The tasks of a connection end without an answer; `begun` is called for each that takes its time. */
   #endTasks(host: TaskHost, begun?: () => () => void): void {
+    const units = new Map<string, { lunHigh: number; lunLow: number }>();
     // Newest first, so that what waits for an older one does not start because that one ends.
     for (const task of [...this.tasks.values()].reverse()) {
       // The end of one may start, and end, others.
       if (this.tasks.get(task.itt) !== task || task.host !== host) continue;
+      const { lunHigh, lunLow } = task;
+      units.set(`${lunHigh}:${lunLow}`, { lunHigh, lunLow });
       if (task.held) task.abandonHeld();
       else {
         task.withdrawRefusal();
         this.abort(task, begun?.());
       }
     }
+    if (this.#ending) return;
+    // The next command to each logical unit is told, on whichever connection it comes (§11.14.5).
+    this.endsOwnTasks(() => {
+      for (const { lunHigh, lunLow } of units.values())
+        this.target.port.commandsCleared(this.nexus, lunHigh, lunLow);
+    });
   }
 
   /** True if the tasks of a connection outlive it (§7.1.5, §13.16). */
@@ -175,6 +184,12 @@ export class Session {
     // With others left, one that the initiator knows to be gone is of use for its tasks alone.
     if (!loggedOut || this.connections.size === 0 || this.lost.hasWork(host))
       this.lost.add(cid, host, loggedOut, remoteAddress);
+  }
+
+  /** True of the tag of a task management function, a text negotiation or a logout: they are no tasks to be managed. */
+  hasRequest(itt: number): boolean {
+    if (this.manager.has(itt) || this.lost.hasRequest(itt)) return true;
+    return [...this.connections.values()].some(({ host }) => host?.hasRequest(itt) === true);
   }
 
   /** A new command takes this tag, so that nobody asks any more for what an earlier one with it has sent. */

@@ -22,6 +22,8 @@ export interface EnterRequest {
   negotiation: Negotiation;
 }
 
+/** Of iSCSI; the protocol level counts from it (RFC 7144 §4.2). */
+const VERSION_DESCRIPTOR = 0x0960;
 const TSIH_MAX = 0xffff;
 /** Connections of all sessions that are gone and whose tasks live on; of more, some end before their time. */
 const LOST_MAX = 64;
@@ -78,6 +80,7 @@ export class Sessions {
       initiatorName: identity.initiatorName,
       initiatorPort: `${identity.initiatorName},i,0x${identity.isid}`,
       portalGroupTag: identity.portalGroupTag,
+      transportVersion: VERSION_DESCRIPTOR + Number(request.negotiation.value('iSCSIProtocolLevel')),
       luns,
       address,
       onAttention: (lun, sense) => {

@@ -27,6 +27,8 @@ export interface TaskHost extends FencedConnection {
   takeTransferTag(): number;
   /** Tells the initiator the command window of now, without being asked. */
   tellNumbers(): void;
+  /** True while a text negotiation or a logout with this tag is under way here. */
+  hasRequest(itt: number): boolean;
   /** Counts bytes that tasks hold; negative gives them back. */
   pin(bytes: number): void;
   /** The SCSI layer gives the task up: nothing more of it reaches the initiator. */

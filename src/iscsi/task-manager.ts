@@ -54,6 +54,8 @@ const REACH: ReadonlyMap<number, 'unit' | 'nexus' | 'target'> = new Map([
 ]);
 
 const NONE: ReadonlySet<IscsiTask> = new Set();
+/** Functions that end the session, so that nothing is behind their response. */
+const ENDS_SESSION: ReadonlySet<number> = new Set([TARGET_COLD_RESET, I_T_NEXUS_RESET]);
 
 /** A request, read out of its PDU. */
 interface Request {
@@ -77,6 +79,7 @@ interface Early {
 /** The full feature phase as this file sees it. */
 export interface ManagedPhase extends MessageSink, NewHost {
   targetWasReset(): void;
+  nexusWasReset(): void;
 }
 
 export class TaskManager {
@@ -86,6 +89,8 @@ export class TaskManager {
   readonly #late = new Map<number, () => void>();
   readonly #timers = new Set<NodeJS.Timeout>();
   #underWay = 0;
+  /** Tags of the functions that have not been answered. */
+  readonly #tags = new Set<number>();
 
   constructor(session: Session) {
     this.#session = session;
@@ -105,10 +110,11 @@ export class TaskManager {
       lunLow: view.getUint32(at + 12),
       referenced: view.getUint32(at + 20),
     };
+    this.#tags.add(request.itt);
     const { protocolLevel } = phase.parameters;
     if (functionCode > TASK_REASSIGN && protocolLevel < PROTOCOL_LEVEL_RFC7144)
       this.#respond(request, NOT_SUPPORTED);
-    else if (this.#underWay >= UNDER_WAY_MAX) this.#respond(request, REJECTED);
+    else if (this.#underWay >= UNDER_WAY_MAX || this.#namesNoTask(request)) this.#respond(request, REJECTED);
     else if (functionCode === TASK_REASSIGN) this.#reassign(request, view.getUint32(at + 36));
     else if (functionCode === ABORT_TASK) this.#abortTask(request, view.getUint32(at + 32));
     else {
@@ -117,6 +123,20 @@ export class TaskManager {
       if (reach === undefined || !immediate) this.#perform(request);
       else this.#afterCommands(request, reach === 'target');
     }
+  }
+
+  /** True while a function with this tag is under way. */
+  has(itt: number): boolean {
+    return this.#tags.has(itt);
+  }
+
+  /**
+   * Another task management function is not to be aborted or queried (§11.5.1, RFC 7144 §6.3); nor are that, a text
+   * negotiation or a logout to be reassigned.
+   */
+  #namesNoTask({ functionCode, referenced }: Request): boolean {
+    if (functionCode === TASK_REASSIGN) return this.#session.hasRequest(referenced);
+    return (functionCode === ABORT_TASK || functionCode === QUERY_TASK) && this.#tags.has(referenced);
   }
 
   #reassign(request: Request, expDataSN: number): void {
@@ -200,7 +220,9 @@ export class TaskManager {
       if (complete) this.#abandon(held);
       this.#whenTaken(owed, () => {
         this.#respondInOrder(request, response, additional);
-        if (complete && functionCode === TARGET_COLD_RESET) phase.targetWasReset();
+        if (!complete) return;
+        if (functionCode === TARGET_COLD_RESET) phase.targetWasReset();
+        if (functionCode === I_T_NEXUS_RESET) phase.nexusWasReset();
       });
     };
     this.#underWay++;
@@ -271,8 +293,8 @@ export class TaskManager {
     this.#late.get(tag)?.();
   }
 
-  /** Task Management Function Response (§11.6), with RFC 7144's additional response information. */
   #respond({ phase, itt }: Request, response: number): void {
+    this.#tags.delete(itt);
     if (phase.over) return;
     this.#send(phase, itt, response, 0);
   }
@@ -281,9 +303,10 @@ export class TaskManager {
   #respondInOrder(request: Request, response: number, additional: number): void {
     const { phase, functionCode, itt } = request;
     const wantsFence =
-      response === FUNCTION_COMPLETE && REACH.has(functionCode) && functionCode !== TARGET_COLD_RESET;
+      response === FUNCTION_COMPLETE && REACH.has(functionCode) && !ENDS_SESSION.has(functionCode);
     const send = (): ManagedPhase | undefined => {
       this.#underWay--;
+      this.#tags.delete(itt);
       if (phase.over) return undefined;
       this.#send(phase, itt, response, additional);
       return phase;
@@ -293,12 +316,13 @@ export class TaskManager {
     else fence.pass({ wantsFence, send });
   }
 
+  /** Task Management Function Response (§11.6); `additional`: response information of three bytes (RFC 7144 §6.4.1). */
   #send(phase: ManagedPhase, itt: number, response: number, additional: number): void {
     phase.send({
       opcode: RESPONSE.TASK_MANAGEMENT,
       detail: response << 8,
       itt,
-      words: [(additional << 8) >>> 0, 0, 0],
+      lunHigh: (additional << 8) >>> 0,
     });
   }
 
@@ -321,6 +345,7 @@ export class TaskManager {
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
     this.#early = [];
+    this.#tags.clear();
     this.#late.clear();
   }
 }

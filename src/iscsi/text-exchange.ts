@@ -42,6 +42,11 @@ export class TextExchange {
     this.#services = services;
   }
 
+  /** The initiator's tag of the exchange that is open; undefined: none is. */
+  get openTag(): number | undefined {
+    return this.#ttt === TAG_NONE ? undefined : this.#itt;
+  }
+
   request(pdu: Pdu): TextOutcome {
     const { view, at } = pdu;
     const flags = pdu.buffer[at + 1];

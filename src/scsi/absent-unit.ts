@@ -13,7 +13,8 @@ const REPORT_LUNS = 0xa0;
 export function executeAbsent(task: Task, lunZero: boolean): void {
   const { cdb } = task;
   if (cdb[0] === INQUIRY) {
-    if ((cdb[1] & 0x01) === 0 && cdb[2] === 0) answer(task, standardInquiry(undefined), getU16(cdb, 3));
+    if ((cdb[1] & 0x01) === 0 && cdb[2] === 0)
+      answer(task, standardInquiry(task.nexus, undefined), getU16(cdb, 3));
     // Page 00h alone, so that a prober learns that there is nothing more.
     else if ((cdb[1] & 0x01) !== 0 && cdb[2] === 0)
       answer(task, Buffer.from([ABSENT_PERIPHERAL, 0, 0, 1, 0]), getU16(cdb, 3));

@@ -6,12 +6,16 @@ import type { LunAccess, NexusOptions } from './port.js';
 import { SENSE } from './sense.js';
 import type { Path } from './unit.js';
 
+/** Version descriptor (SPC-6 §6.6.2). */
+const ISCSI_NO_VERSION = 0x0960;
+
 /** Opaque to the transport, which only keeps it and hands it back. */
 export class Nexus {
   readonly initiatorName: string;
   readonly initiatorPort: string;
   readonly portalGroupTag: number;
   readonly address: string;
+  readonly transportVersion: number;
   luns: readonly LunAccess[];
   /** What this nexus has with each logical unit that it sees, by LUN. */
   readonly paths: (Path | undefined)[] = [];
@@ -32,6 +36,7 @@ export class Nexus {
     this.portalGroupTag = options.portalGroupTag;
     this.address = options.address;
     this.luns = options.luns;
+    this.transportVersion = options.transportVersion ?? ISCSI_NO_VERSION;
   }
 
   /** A unit attention has been established for one of its paths. */

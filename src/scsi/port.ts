@@ -26,6 +26,11 @@ export interface NexusOptions {
   initiatorPort: string;
   /** Target portal group tag; with the target's name it makes the target port name. */
   portalGroupTag: number;
+  /**
+   * Version descriptor of the transport as negotiated, for standard INQUIRY data (SPC-6 §6.6.2): of iSCSI 0960h and the
+   * protocol level (RFC 7144 §4.2). If left out, iSCSI with no version claimed.
+   */
+  transportVersion?: number;
   /** LUNs that this initiator sees. Anything else does not exist for it. */
   luns: readonly LunAccess[];
   /** The initiator's network address, for messages to the operator. */
@@ -93,6 +98,11 @@ export interface ScsiPort {
   detach(nexus: Nexus, why: NexusEnd): void;
   /** The access rules changed: which LUNs the nexus sees from now on (REPORTED LUNS DATA HAS CHANGED). */
   changeAccess(nexus: Nexus, luns: readonly LunAccess[]): void;
+  /**
+   * The transport has ended commands of the nexus on this LUN without a word, and the nexus goes on: its next command is
+   * told so (RFC 7143 §11.14.5).
+   */
+  commandsCleared(nexus: Nexus, lunHigh: number, lunLow: number): void;
   /** Executes a command. Every outcome goes through the task; never throws because of what a peer sent. */
   submit(task: Task): void;
   /**

@@ -199,6 +199,11 @@ export class ScsiTarget implements ScsiPort {
     if (task.phase === PHASE.RUNNING) path.unit.tasks.track(task);
   }
 
+  commandsCleared(nexus: Nexus, lunHigh: number, lunLow: number): void {
+    const path = findPath({ nexus, lunHigh, lunLow });
+    path?.attention(SENSE.SOME_COMMANDS_CLEARED_BY_ISCSI_PROTOCOL_EVENT);
+  }
+
   manage(request: TaskManagementRequest, done: (response: number, additional: number) => void): void {
     manage(request, [this.master, this.slave], done);
   }

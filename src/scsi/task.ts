@@ -55,8 +55,6 @@ export abstract class Task {
   cdbLength = 16;
   /** One of TASK_ATTRIBUTE; unknown values are the SCSI layer's to refuse. */
   attribute = 0;
-  /** Command priority (SAM-6 §8.7), 0 to 15. */
-  priority = 0;
   /** Bytes that the initiator is ready to send (its EDTL for a write); 0 if it sends none. */
   expectedDataOut = 0;
   /** Bytes that the initiator has room for (its EDTL for a read); 0 if it takes none. */

@@ -56,6 +56,10 @@ export class MemoryPort implements ScsiPort {
     nexus.luns = luns;
   }
 
+  commandsCleared(): void {
+    // No unit attentions here.
+  }
+
   manage(request: TaskManagementRequest, done: (response: number, additional: number) => void): void {
     const { task } = request;
     const end = (): void => {

@@ -1,6 +1,7 @@
 /** INQUIRY (SPC-6 §6.6): standard data; the vital product data pages are in vpd.ts. */
 import { getU16, putAscii, putU16 } from '../bytes.js';
 import { VENDOR } from '../identity.js';
+import type { Nexus } from '../nexus.js';
 import { answer, failField } from '../respond.js';
 import type { Task } from '../task.js';
 import type { LogicalUnit, Path } from '../unit.js';
@@ -10,15 +11,22 @@ import { vpdPage } from './vpd.js';
 export const ABSENT_PERIPHERAL = 0x7f;
 const EVPD = 0x01;
 
-/** SPC-6 §6.6.2, table of version descriptors: no version claimed of SAM-5, SPC-4, SBC-3, iSCSI; those after them too. */
-const VERSION_DESCRIPTORS = [0x00a0, 0x0960, 0x0460, 0x04c0, 0x05c0, 0x0600];
+/** SPC-6 §6.6.2, table of version descriptors: SAM-5, the transport, then those of the command sets, with no version claimed. */
+const versionDescriptors = ({ transportVersion }: Nexus): readonly number[] => [
+  0x00a0,
+  transportVersion,
+  0x0460,
+  0x04c0,
+  0x05c0,
+  0x0600,
+];
 
 export function inquiry(task: Task, path: Path): void {
   const { cdb } = task;
   const allocation = getU16(cdb, 3);
   if ((cdb[1] & EVPD) === 0) {
     if (cdb[2] !== 0) failField(task, 2);
-    else answer(task, standardInquiry(path.unit), allocation);
+    else answer(task, standardInquiry(path.nexus, path.unit), allocation);
     return;
   }
   const page = vpdPage(path, cdb[2]);
@@ -27,7 +35,7 @@ export function inquiry(task: Task, path: Path): void {
 }
 
 /** Standard INQUIRY data; of a LUN without logical unit if `unit` is undefined. */
-export function standardInquiry(unit: LogicalUnit | undefined): Buffer {
+export function standardInquiry(nexus: Nexus, unit: LogicalUnit | undefined): Buffer {
   const data = Buffer.alloc(96);
   if (unit === undefined) data[0] = ABSENT_PERIPHERAL;
   data[1] = unit?.removable === true ? 0x80 : 0;
@@ -47,6 +55,6 @@ export function standardInquiry(unit: LogicalUnit | undefined): Buffer {
   putAscii(data, 8, 8, VENDOR);
   putAscii(data, 16, 16, unit?.identity.product ?? 'CLDD');
   putAscii(data, 32, 4, '0001');
-  VERSION_DESCRIPTORS.forEach((descriptor, index) => putU16(data, 58 + index * 2, descriptor));
+  versionDescriptors(nexus).forEach((descriptor, index) => putU16(data, 58 + index * 2, descriptor));
   return data;
 }
