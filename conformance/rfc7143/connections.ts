@@ -315,6 +315,25 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     },
   },
   {
+    id: 'MC-52',
+    clause: 'RFC 7143 §7.14',
+    level: 'MUST',
+    text: 'an immediate task management request that waits for a command ends with its connection, without having acted',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const task = await owing(a, a, 926);
+      const missing = a.takeCmdSN();
+      b.cmdSN = a.cmdSN;
+      b.sendManage(ABORT_TASK_SET);
+      t.same(await b.fence(), [], 'it waits');
+      b.connection.socket.end();
+      await b.connection.untilClosed();
+      t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: missing })).status, STATUS.GOOD);
+      deliver(task);
+      t.equal((await a.finish(task.itt, {})).status, STATUS.GOOD);
+    },
+  },
+  {
     id: 'MC-09',
     clause: 'RFC 7143 §6.3.4',
     level: 'MUST',

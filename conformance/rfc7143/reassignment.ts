@@ -9,6 +9,7 @@ import {
   cachingPage,
   modeSelect6,
   read10,
+  senseTriple,
   STATUS,
   testUnitReady,
   toldOfCleared,
@@ -42,6 +43,7 @@ const ITT = 0x9001;
 /** A session with connections 1 and 2. */
 async function pair(target: Target, keys: Record<string, string> = {}): Promise<[Session, Session]> {
   const a = await Session.login(target, { keys: { ...LEVEL_2, ...keys }, cid: 1 });
+  a.knowsOfLosses = true;
   return [a, await another(target, a, 2)];
 }
 
@@ -54,6 +56,7 @@ async function another(
 ): Promise<Session> {
   const session = await join(target, lead, cid, { keys, ...(expStatSN === undefined ? {} : { expStatSN }) });
   session.connection.rules.recovers = true;
+  session.knowsOfLosses = lead.knowsOfLosses;
   return session;
 }
 
@@ -524,12 +527,52 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
         ['1', 0],
       ] as const) {
         const [, b] = await pair(target, { ErrorRecoveryLevel, DefaultTime2Wait: '3' });
+        b.knowsOfLosses = false;
         b.connection.send(b.commandPdu({ cdb: testUnitReady() }), { dataSegmentLength: 0xffffff });
         const message = await b.expect(OP.ASYNC);
         t.equal(message.asyncEvent, 2);
         t.same(message.asyncParameters, [2, 3, retained]);
         await b.connection.untilClosed();
       }
+    },
+  },
+  {
+    id: 'REASSIGN-50',
+    clause: 'RFC 7143 §7.14',
+    level: 'MUST',
+    text: 'immediate commands end with their connection, and are not there to be reassigned; others are',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      const before = (await a.execute({ cdb: read10(2700, 2), read: 2 * a.blockBytes })).data;
+      const write = Buffer.alloc(a.blockBytes, 0xbb);
+      b.cmdSN = a.cmdSN;
+      b.sendCommand({ cdb: write10(2700, 1), write, itt: ITT, immediate: true });
+      await b.expect(OP.R2T);
+      b.sendCommand({ cdb: write10(2701, 1), write, itt: ITT + 1, cmdSN: a.takeCmdSN() });
+      await b.expect(OP.R2T);
+      b.cmdSN = a.cmdSN;
+      await recover(t, b, a, 2);
+      t.equal(await reassign(a, 0, ITT), DOES_NOT_EXIST);
+      t.equal(await reassign(a, 0, ITT + 1), COMPLETE);
+      t.equal((await a.finish(ITT + 1, { write })).status, STATUS.GOOD);
+      const told = await a.execute({ cdb: testUnitReady() });
+      t.equal(senseTriple(told.sense), '06/47/7f', 'the end of the immediate one is told');
+      const after = (await a.execute({ cdb: read10(2700, 2), read: 2 * a.blockBytes })).data;
+      t.ok(after.equals(Buffer.concat([before.subarray(0, a.blockBytes), write])));
+    },
+  },
+  {
+    id: 'REASSIGN-51',
+    clause: 'RFC 7143 §7.1.4.3',
+    level: 'SHOULD',
+    text: 'a connection that is lost is told by event 2 on another one, with its CID and the times for its recovery',
+    async run(t, target) {
+      const [a, b] = await pair(target, { DefaultTime2Wait: '3' });
+      a.knowsOfLosses = false;
+      b.connection.destroy();
+      const message = await a.expect(OP.ASYNC);
+      t.same([message.asyncEvent, message.asyncParameters], [2, [2, 3, 10]]);
+      t.same(await a.fence(), [], 'once');
     },
   },
   {

@@ -90,6 +90,8 @@ export class Session {
   readonly agreed = new Map<string, string>();
   tsih = 0;
   isid: Buffer = isid(1);
+  /** Event 2 is passed over: the test itself has broken the other connection (RFC 7143 §7.1.4.3). */
+  knowsOfLosses = false;
   blockBytes = 512;
   #itt = 100;
   /** PDUs of tasks that `finish` was not asked for yet. */
@@ -229,6 +231,7 @@ export class Session {
   async next(patienceMs?: number): Promise<Pdu | undefined> {
     for (;;) {
       const pdu = await this.connection.receive(patienceMs);
+      if (this.knowsOfLosses && pdu?.opcode === OP.ASYNC && pdu.asyncEvent === 2) continue;
       if (pdu?.opcode !== OP.NOP_IN || pdu.itt !== NO_TAG) return pdu;
       // Without a tag it only tells the window (RFC 7143 §11.19).
       if (pdu.ttt === NO_TAG) continue;

@@ -62,7 +62,7 @@ export class AsyncMessages {
   }
 
   /**
-   * Event 2: this connection is about to be dropped; the initiator may come back after `time2Wait` seconds, and has
+   * Event 2: this connection is about to be dropped, or another one of the session is gone; the initiator may come back after `time2Wait` seconds, and has
    * `time2Retain` seconds from then on to reassign its tasks. 0: they end at once.
    */
   connectionDropping(cid: number, time2Wait: number, time2Retain: number): void {

@@ -458,9 +458,13 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   }
 
   #announceDrop(): void {
+    this.announceLoss(this.cid);
+  }
+
+  announceLoss(cid: number): void {
     if (this.#phase !== 'full-feature') return;
     const { time2WaitSeconds, time2RetainSeconds } = this.#parameters;
     const retained = this.#session?.recoversConnections === true ? time2RetainSeconds : 0;
-    this.#fullFeature?.messages.connectionDropping(this.cid, time2WaitSeconds, retained);
+    this.#fullFeature?.messages.connectionDropping(cid, time2WaitSeconds, retained);
   }
 }

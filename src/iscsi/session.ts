@@ -45,6 +45,8 @@ export interface SessionConnection {
   scsiEvent(lun: number, sense: Buffer): void;
   /** Tells the initiator that its session is about to end (event 3). */
   announceEnd(): void;
+  /** Tells the initiator that another connection of the session is gone (event 2). */
+  announceLoss(cid: number): void;
   /** Closes the connection; its session, if it still has one, has been detached from it. */
   drop(why: string): void;
 }
@@ -130,8 +132,11 @@ export class Session {
   #leave(connection: SessionConnection): void {
     const { cid } = connection;
     if (this.connections.get(cid) === connection) this.connections.delete(cid);
+    const { host } = connection;
+    if (host === undefined) return;
     // Its answers can't be waited for any more.
-    if (connection.host !== undefined) this.fence.gone(connection.host);
+    this.fence.gone(host);
+    this.manager.drop(host);
   }
 
   hasTasks(host: TaskHost): boolean {
@@ -139,13 +144,19 @@ export class Session {
     return false;
   }
 
-  /** The tasks of a connection end without an answer; `begun` is called for each that takes its time. */
-  #endTasks(host: TaskHost, begun?: () => () => void): void {
+  /**
+   * The tasks of a connection end without an answer, or some of them; `begun` is called for each that takes its time.
+   */
+  #endTasks(
+    host: TaskHost,
+    begun?: () => () => void,
+    isMeant: (task: IscsiTask) => boolean = () => true,
+  ): void {
     const units = new Map<string, { lunHigh: number; lunLow: number }>();
     // Newest first, so that what waits for an older one does not start because that one ends.
     for (const task of [...this.tasks.values()].reverse()) {
       // The end of one may start, and end, others.
-      if (this.tasks.get(task.itt) !== task || task.host !== host) continue;
+      if (this.tasks.get(task.itt) !== task || task.host !== host || !isMeant(task)) continue;
       const { lunHigh, lunLow } = task;
       units.set(`${lunHigh}:${lunLow}`, { lunHigh, lunLow });
       if (task.held) task.abandonHeld();
@@ -173,14 +184,15 @@ export class Session {
   }
 
   /**
-   * A connection is gone, and its tasks wait to be reassigned. Its commands that wait for their turn count as never
-   * received (§7.2.1). `loggedOut`: the initiator knows that it is gone.
+   * A connection is gone, and its tasks wait to be reassigned, but for immediate ones, which end (§7.14). Its commands
+   * that wait for their turn count as never received (§7.2.1). `loggedOut`: the initiator knows that it is gone.
    */
   suspend(connection: SessionConnection, loggedOut: boolean): void {
     const { cid, host, remoteAddress } = connection;
     this.#leave(connection);
     if (host === undefined) return;
     this.order.drop(host);
+    this.#endTasks(host, undefined, ({ immediate }) => immediate);
     // With others left, one that the initiator knows to be gone is of use for its tasks alone.
     if (!loggedOut || this.connections.size === 0 || this.lost.hasWork(host))
       this.lost.add(cid, host, loggedOut, remoteAddress);

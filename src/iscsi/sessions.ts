@@ -179,8 +179,10 @@ export class Sessions {
       this.end(session, how, why);
       return;
     }
-    if (recovers) session.suspend(connection, false);
-    else session.detach(connection);
+    if (recovers) {
+      session.suspend(connection, false);
+      session.anyConnection()?.announceLoss(connection.cid);
+    } else session.detach(connection);
     const { initiatorName: initiator } = session.identity;
     const { cid, remoteAddress: address } = connection;
     this.#log.info(

@@ -19,6 +19,7 @@ import type { Pdu } from './pdu.js';
 import { reassignment, type NewHost } from './reassign.js';
 import { serialDistance } from './serial.js';
 import type { Session } from './session.js';
+import type { TaskHost } from './task-host.js';
 import type { MessageSink } from './async-messages.js';
 
 /** Longest wait for commands or data before a function goes on without them. */
@@ -71,6 +72,7 @@ interface Request {
 
 /** A function that waits for the commands before it. */
 interface Early {
+  readonly phase: ManagedPhase;
   readonly cmdSN: number;
   readonly run: () => void;
   readonly timer: NodeJS.Timeout;
@@ -186,7 +188,7 @@ export class TaskManager {
       this.#early = this.#early.filter((one) => one.timer !== timer);
       run();
     });
-    this.#early.push({ cmdSN, run, timer });
+    this.#early.push({ phase: request.phase, cmdSN, run, timer });
   }
 
   /** True while a function waits for commands. */
@@ -338,6 +340,12 @@ export class TaskManager {
   #stopTimer(timer: NodeJS.Timeout): void {
     clearTimeout(timer);
     this.#timers.delete(timer);
+  }
+
+  /** A connection is gone, and with it what came by it and waits for commands: it was immediate (§7.14). */
+  drop(host: TaskHost): void {
+    for (const { phase, timer } of this.#early) if (phase === host) this.#stopTimer(timer);
+    this.#early = this.#early.filter(({ phase }) => phase !== host);
   }
 
   /** The session is over. */
