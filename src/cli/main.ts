@@ -11,8 +11,9 @@ import { isSystemError } from './system-error.js';
 export async function main(argv: readonly string[]): Promise<number> {
   // `cldd changes | head` ends when head does.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit(EXIT.DONE);
+    if (error.code === 'EPIPE') process.exit(EXIT.DONE);
+    report(error);
+    process.exit(EXIT.FAILURE);
   });
   try {
     const program = await programFor(argv);

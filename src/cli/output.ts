@@ -17,7 +17,7 @@ export function print(line: string): void {
 export function printable(text: string, { lines = false } = {}): string {
   return text.replace(
     lines ? /(?!\n)\p{Cc}/gu : /\p{Cc}/gu,
-    (letter) => `\\x${(letter.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`,
+    (letter) => `\\x${letter.charCodeAt(0).toString(16).padStart(2, '0')}`,
   );
 }
 
@@ -64,8 +64,9 @@ export function duration(spanMs: number): string {
   const { name, ms } = UNITS[first];
   const head = `${Math.floor(spanMs / ms)} ${name}`;
   const next = UNITS.at(first + 1);
-  const rest = first + 1 < UNITS.length && next !== undefined ? Math.floor((spanMs % ms) / next.ms) : 0;
-  return rest > 0 && next !== undefined ? `${head} ${rest} ${next.name}` : head;
+  if (next === undefined) return head;
+  const rest = Math.floor((spanMs % ms) / next.ms);
+  return rest > 0 ? `${head} ${rest} ${next.name}` : head;
 }
 
 /** A table without borders. */

@@ -64,7 +64,7 @@ export function allOf(model: CommandModel): CommandModel[] {
 }
 
 /** The last word of its path. */
-export const nameOf = ({ path }: CommandModel): string => path.split(' ').at(-1) ?? '';
+export const nameOf = ({ path }: CommandModel): string => path.slice(path.lastIndexOf(' ') + 1);
 
 function optionModel(option: Option): OptionModel {
   const name = /[<[]([^>\]]+)[>\]]/.exec(option.flags)?.at(1);

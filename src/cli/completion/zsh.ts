@@ -62,10 +62,12 @@ function optionSpecs({ long, short, description, value }: OptionModel): string[]
   const flags = short === undefined ? [long] : [long, short];
   return flags.map((flag) => {
     // Of a long option the value may also follow an equals sign.
-    const takes = value === undefined || value.optional ? '' : flag === long ? '=' : '+';
-    const tail =
-      takes === '' ? '' : `:${escape(value?.name ?? '')}:${action(value?.values ?? { kind: 'text' })}`;
-    return quote(`(${flags.join(' ')})${flag}${takes}[${escape(description)}]${tail}`);
+    const takes = flag === long ? '=' : '+';
+    const [mark, tail] =
+      value === undefined || value.optional
+        ? ['', '']
+        : [takes, `:${escape(value.name)}:${action(value.values)}`];
+    return quote(`(${flags.join(' ')})${flag}${mark}[${escape(description)}]${tail}`);
   });
 }
 
