@@ -2,7 +2,7 @@
  * A YAML text as plain data, and where in the text each value stands.
  *
  * js-yaml's event list carries offsets: it is walked once beside the constructed value to find the place of every
- * JSON pointer. Aliases are refused (they can multiply a small file), and so are several documents.
+ * JSON pointer. Aliases are refused before that (they can multiply a small file), and so are several documents.
  */
 import { YAMLException, constructFromEvents, getScalarValue, parseEvents } from 'js-yaml';
 import type { Event } from 'js-yaml';
@@ -20,7 +20,7 @@ export interface YamlDocument {
   locate(pointer: string, key?: string): Place;
 }
 
-const EVENT = { DOCUMENT: 1, SEQUENCE: 2, MAPPING: 3, SCALAR: 4, ALIAS: 5, POP: 6 } as const;
+const EVENT = { DOCUMENT: 1, SEQUENCE: 2, MAPPING: 3, SCALAR: 4, POP: 6 } as const;
 
 /** One step of a JSON pointer (RFC 6901 §3). */
 export function escapePointer(key: string): string {
@@ -33,12 +33,11 @@ interface Offsets {
 }
 
 function findOffsets(source: string, events: readonly Event[]): Offsets {
-  const offsets: Offsets = { values: new Map(), keys: new Map() };
+  const offsets: Offsets = { values: new Map([['', 0]]), keys: new Map() };
   let next = 1;
   const walk = (pointer: string): void => {
     const event = events[next++];
     if (event.type === EVENT.SCALAR) offsets.values.set(pointer, Math.max(event.valueStart, 0));
-    if (event.type === EVENT.ALIAS) offsets.values.set(pointer, event.anchorStart);
     if (event.type === EVENT.SEQUENCE) {
       offsets.values.set(pointer, event.start);
       for (let index = 0; events[next].type !== EVENT.POP; index++) walk(`${pointer}/${index}`);
@@ -85,7 +84,6 @@ export function parseYaml(source: string): { document: YamlDocument } | { mistak
       for (let path = pointer; ; path = path.slice(0, path.lastIndexOf('/'))) {
         const offset = offsets.values.get(path);
         if (offset !== undefined) return placeOf(source, offset);
-        if (path === '') return { line: 1, column: 1 };
       }
     };
     return { document: { value: documents[0], locate } };

@@ -118,6 +118,39 @@ void t.test('what is no request is answered with an error and the connection end
     /the request is too long/,
     'also without an end',
   );
+  t.match(
+    await exchange(path, `${'x'.repeat(REQUEST_BYTES_MAX + 1)}\n`),
+    /"code":"BAD_REQUEST"/,
+    'and with one',
+  );
+});
+
+void t.test('who goes away while the daemon works takes nothing with it', async (t) => {
+  let release = (): void => undefined;
+  let begun = (): void => undefined;
+  const started = new Promise<void>((resolve) => (begun = resolve));
+  let first = true;
+  const { path } = await serve(t, async () => {
+    if (first) {
+      first = false;
+      begun();
+      await new Promise<void>((resolve) => (release = resolve));
+    }
+  });
+  const socket = connect(path);
+  await once(socket, 'connect');
+  socket.write('{"cldd":1,"command":"reload"}\n'.repeat(3));
+  await started;
+  socket.destroy();
+  await once(socket, 'close');
+  // The server learns of the close a turn later.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  release();
+  t.equal(
+    await ask(path, { command: 'status', arguments: {} }),
+    null,
+    'what answers nothing is answered by null',
+  );
 });
 
 void t.test('more connections than allowed are turned away, and room comes back', async (t) => {
@@ -175,6 +208,11 @@ void t.test('the client bounds its wait and says who is not there', async (t) =>
   await t.rejects(ask(join(folder, 'none'), request), {
     code: 'DAEMON_UNREACHABLE',
     message: /no cldd daemon answers/,
+  });
+  writeFileSync(join(folder, 'file'), '');
+  await t.rejects(ask(join(folder, 'file', 'below'), request), {
+    code: 'DAEMON_UNREACHABLE',
+    message: /can't be reached: /,
   });
   const mute = createServer(() => undefined).listen(join(folder, 'mute'));
   await once(mute, 'listening');

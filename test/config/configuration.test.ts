@@ -503,3 +503,17 @@ void t.test('the control socket lies where the service, root or the user has a f
   t.equal(defaultControlSocket({}), join(tmpdir(), 'cldd-1000/cldd.sock'));
   t.end();
 });
+
+void t.test('a key that is no text, and places of what is not there, are told all the same', (t) => {
+  t.match(mistakesOf('? [a, b]\n: 1\n')[0], /^f\.yaml:1:\d+ /);
+  t.match(mistakesOf('portals: []\n').join('\n'), /f\.yaml:1:1 \/ key "targets" is missing/);
+  t.match(mistakesOf('- 1\n')[0], /^f\.yaml:1:1 .*must be object/);
+  t.end();
+});
+
+void t.test('a rule may name one address, of either family', (t) => {
+  t.ok(addressMatches('2001:db8::1', '2001:db8::1'));
+  t.notOk(addressMatches('2001:db8::1', '2001:db8::2'));
+  t.ok(addressMatches('192.0.2.1', '::ffff:192.0.2.1'));
+  t.end();
+});

@@ -64,6 +64,8 @@ void t.test('CHAP: wrong names, secrets, lengths and orders are refused', (t) =>
     ['short response', (hex) => ({ CHAP_N: 'alice', CHAP_R: `0x${hex.slice(2)}` })],
     ['long response', () => ({ CHAP_N: 'alice', CHAP_R: `0x${'00'.repeat(1025)}` })],
     ['no response', () => ({ CHAP_N: 'alice' })],
+    ['a challenge without identifier', (hex) => ({ CHAP_N: 'alice', CHAP_R: `0x${hex}`, CHAP_C: '0x01' })],
+    ['an identifier without challenge', (hex) => ({ CHAP_N: 'alice', CHAP_R: `0x${hex}`, CHAP_I: '1' })],
     ['no encoding', (hex) => ({ CHAP_N: 'alice', CHAP_R: hex })],
     [
       'mutual without configuration',
