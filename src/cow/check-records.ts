@@ -32,7 +32,7 @@ export async function checkActivity(context: CheckContext): Promise<void> {
   const { activityOffset, activitySlotBytes } = context.superblock;
   for (const [slot, { sequence, blank }] of slots.entries()) {
     const twin = slots[slot ^ 1];
-    if (blank && (twin.blank || sequence !== undefined)) continue;
+    if (blank && twin.blank) continue;
     const where = {
       structure: `activity log, slot ${slot}`,
       position: activityOffset + slot * activitySlotBytes,
@@ -69,7 +69,7 @@ export async function checkState(context: CheckContext, mayEmpty: boolean): Prom
   const [first, second] = twins;
   const newest = first && second ? (first.sequence >= second.sequence ? first : second) : (first ?? second);
   const image = newest ?? (mayEmpty ? { sequence: 1, records: new Map<string, Buffer>() } : undefined);
-  const fix = image === undefined ? undefined : encodeState(image, superblock.uuid);
+  const fix = image === undefined ? {} : { fix: encodeState(image, superblock.uuid) };
   for (const [twin, found] of twins.entries()) {
     if (found !== undefined && found.sequence === newest?.sequence) continue;
     const where = {
@@ -85,7 +85,7 @@ export async function checkState(context: CheckContext, mayEmpty: boolean): Prom
         remedy: mayEmpty
           ? '--empty-state writes an empty one'
           : 'no data is lost: --repair --empty-state makes the area empty, and the partition opens again',
-        ...(fix === undefined ? {} : { fix }),
+        ...fix,
       });
       continue;
     }
@@ -95,6 +95,6 @@ export async function checkState(context: CheckContext, mayEmpty: boolean): Prom
       found !== undefined && !superblock.clean && twin === 1 && newest.sequence - found.sequence === 1;
     const severity = crashed ? SEVERITY.NOTE : SEVERITY.REPAIRABLE;
     const remedy = `${crashed ? 'the next open, or ' : ''}--repair writes it from twin ${1 - twin}`;
-    findings.add({ ...where, severity, problem, remedy, ...(fix === undefined ? {} : { fix }) });
+    findings.add({ ...where, severity, problem, remedy, ...fix });
   }
 }

@@ -1,5 +1,6 @@
 /** The four copies of the superblock, and whether what they say can be true of this device. */
 
+import assert from 'node:assert/strict';
 import type { CheckContext } from './check-context.js';
 import { SEVERITY } from './check-report.js';
 import { messageOf } from '../thrown.js';
@@ -80,14 +81,17 @@ export function newestOf(copies: readonly SuperblockCopy[]): WholeCopy | undefin
 
 /** What is to be said if no copy is whole. */
 export function lostCopies(copies: readonly SuperblockCopy[]): Complaint[] {
-  return copies.map(({ position, content }, index) => ({
-    structure: `superblock, copy ${index}`,
-    position,
-    lengthBytes: SUPERBLOCK_BYTES,
-    severity: SEVERITY.DAMAGED,
-    problem: typeof content === 'string' ? content : 'it was being written',
-    remedy: 'nothing: no copy is whole; restore the partition from a backup',
-  }));
+  return copies.map(({ position, content }, index) => {
+    assert(typeof content === 'string', 'a copy is whole');
+    return {
+      structure: `superblock, copy ${index}`,
+      position,
+      lengthBytes: SUPERBLOCK_BYTES,
+      severity: SEVERITY.DAMAGED,
+      problem: content,
+      remedy: 'nothing: no copy is whole; restore the partition from a backup',
+    };
+  });
 }
 
 function against(copy: SuperblockCopy, index: number, newest: WholeCopy): Complaint | undefined {

@@ -10,6 +10,7 @@
  * at once; one that stays empty for UNFILLED_MS is taken for that of a process which died in between.
  */
 
+import assert from 'node:assert/strict';
 import { createHash, randomUUID } from 'node:crypto';
 import {
   accessSync,
@@ -86,7 +87,7 @@ export function takeUuidLock(uuid: string, what: string, folders: readonly strin
       `none of the folders for locks (${folders.join(', ')}) can be written to: make one, with mode 1777`,
     );
   }
-  const own = `${uuid}.${process.getuid?.() ?? 0}`;
+  const own = `${uuid}.${userId()}`;
   const lock = takeLock(join(folder, own), what);
   try {
     for (const other of folders) refuseOthers(other, uuid, folder === other ? own : undefined, what);
@@ -103,13 +104,19 @@ function isUsable(folder: string): boolean {
     if (!existsSync(folder)) mkdirSync(folder);
     // mkdir obeys the umask, and a daemon that runs as another user needs the folder as well.
     const { uid, mode } = statSync(folder);
-    if (uid === process.getuid?.() && (mode & 0o7777) !== FOR_ALL) chmodSync(folder, FOR_ALL);
+    if (uid === userId() && (mode & 0o7777) !== FOR_ALL) chmodSync(folder, FOR_ALL);
     accessSync(folder, constants.W_OK);
     return true;
   } catch {
     // Another one may do; if none does, that is said.
     return false;
   }
+}
+
+function userId(): number {
+  const id = process.getuid?.();
+  assert(id !== undefined, 'a system without users');
+  return id;
 }
 
 function refuseOthers(folder: string, uuid: string, own: string | undefined, what: string): void {
@@ -238,8 +245,16 @@ function discard(path: string): void {
 
 const instance = randomUUID();
 
+/** @throws OperationalError PARTITION_NOT_PERMITTED if there is no /proc: nobody could tell then that we live */
 function identity(): string {
-  return `${process.pid} ${startOf(process.pid) ?? '?'} ${bootId()} ${instance}\n`;
+  const start = startOf(process.pid);
+  if (start === undefined) {
+    throw new OperationalError(
+      'PARTITION_NOT_PERMITTED',
+      'there is no /proc, by which others tell whether the holder of a lock lives: mount it',
+    );
+  }
+  return `${process.pid} ${start} ${bootId()} ${instance}\n`;
 }
 
 function isAlive(holder: string): boolean {
