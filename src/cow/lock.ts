@@ -224,14 +224,20 @@ function read(path: string): string | undefined {
     throw error;
   }
   try {
-    const bytes = Buffer.alloc(LOCK_BYTES_MAX);
+    return firstBytes(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function firstBytes(fd: number): string | undefined {
+  const bytes = Buffer.alloc(LOCK_BYTES_MAX);
+  try {
     return bytes.toString('utf8', 0, readSync(fd, bytes));
   } catch (error) {
     // A process that ends between the two.
     if (isCode(error, 'ESRCH')) return undefined;
     throw error;
-  } finally {
-    closeSync(fd);
   }
 }
 

@@ -1,5 +1,8 @@
 /** The activity log: nobody writes in place before a durable list names the extent, and few lists do for many writes. */
 import t from 'tap';
+import { seal, writeU64 } from '../../src/cow/bytes.js';
+import { readActivityLog } from '../../src/cow/activity-log.js';
+import { listChanges } from '../../src/cow/changes.js';
 import { Engine } from '../../src/cow/engine.js';
 import { PAGE_COVERS_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
@@ -86,6 +89,53 @@ void t.test(
   },
 );
 
+void t.test('A list that becomes durable in the next generation permits nothing in it', async (t) => {
+  const { engine, store } = await aged(GIB, 1);
+  const { activityOffset, activitySlotBytes } = engine.core.superblock;
+  [store.held, store.from, store.end] = [[], activityOffset, activityOffset + 4 * activitySlotBytes];
+  const { held } = store;
+  const until = async (count: number): Promise<void> => {
+    for (let turns = 0; held.length < count && turns < 1000; turns++) await turn();
+    t.equal(held.length, count);
+  };
+  const waiting = write(engine, 0);
+  await until(1);
+  await engine.enable();
+  await engine.disable();
+  held[0]();
+  await until(2);
+  t.equal(engine.map.cached(0)?.active, 0);
+  t.equal(engine.writer.admit(0, BLOCK_BYTES), RESULT.PENDING, 'nor while the next list is on its way');
+  held[1]();
+  await waiting;
+  store.held = undefined;
+  await engine.close();
+});
+
+void t.test('A list that is full is made room in by a checkpoint, and no write waits for ever', async (t) => {
+  const pages = 12;
+  const { engine, store } = await aged(GIB, pages);
+  const { activitySlotBytes } = engine.core.superblock;
+  const entries = (activitySlotBytes - 64) / 12;
+  const { counters } = engine.core;
+  const before = counters.checkpoints;
+  // Each generation lists the pages again.
+  for (let generation = 0; generation * pages < 2 * entries; generation++) {
+    for (let page = 0; page < pages; page++) await write(engine, page * PAGE_COVERS_BYTES);
+    await engine.enable();
+    await engine.disable();
+  }
+  t.ok(counters.checkpoints > before);
+  const { generation } = engine.core.superblock;
+  await write(engine, (pages - 1) * PAGE_COVERS_BYTES);
+  engine.core.failure = new Error('killed');
+  const again = await Engine.open(store);
+  const changed: number[] = [];
+  for await (const { position } of listChanges(again, generation).ranges) changed.push(position);
+  t.ok(changed.includes((pages - 1) * PAGE_COVERS_BYTES), 'what was written last is a change after a crash');
+  again.core.failure = new Error('killed');
+});
+
 void t.test('A sequential writer waits for few lists: one for two map pages (64 MiB), about', async (t) => {
   const pages = 16;
   const store = new HoldingStore(2 * GIB);
@@ -109,4 +159,28 @@ void t.test('Writes here and there list what they touch and its neighbour, not m
   t.equal(engine.map.cached(50)?.active, 0b11);
   t.equal(engine.map.cached(51)?.active, 0);
   await engine.close();
+});
+
+void t.test('A list with a number that none can have come to is none', async (t) => {
+  const { engine, store } = await aged(GIB, 1);
+  await write(engine, 0);
+  const { superblock } = engine.core;
+  const { sequence, entries } = readActivityLog(store, superblock);
+  t.match(entries, [{ page: 0, extents: 0b11 }]);
+  // In the two slots of the list before.
+  const forged = Buffer.alloc(superblock.activitySlotBytes);
+  forged.fill(0xff, 32, 40);
+  seal(forged, 'CLDDACTV', superblock.uuid, 64);
+  for (const slot of [0, 1])
+    store.apply(superblock.activityOffset + (2 * ((sequence + 1) % 2) + slot) * forged.length, forged);
+  t.same(readActivityLog(store, superblock), { sequence, entries });
+  writeU64(forged, 32, sequence + 1);
+  seal(forged, 'CLDDACTV', superblock.uuid, 64);
+  store.apply(superblock.activityOffset + 2 * ((sequence + 1) % 2) * forged.length, forged);
+  t.same(
+    readActivityLog(store, superblock),
+    { sequence: sequence + 1, entries: [] },
+    'one that can be counts',
+  );
+  engine.core.failure = new Error('killed');
 });

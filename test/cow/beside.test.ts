@@ -3,7 +3,7 @@ import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { PAGE_COVERS_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
-import { MasterMedium } from '../../src/cow/mediums.js';
+import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
 import type { EngineOptions } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
@@ -190,6 +190,81 @@ void t.test('The store is closed when nothing waits for the disc any more', asyn
   await closing;
   t.ok(store.closed);
 });
+
+void t.test(
+  'A partition that failed closes its store no sooner than the disc has answered all that was asked',
+  async (t) => {
+    const { store, engine, master } = await opened(64 * MIB);
+    await write(master, 0, 1);
+    store.holds.add('sync');
+    const flushed = flush(master);
+    await until(() => store.held.length === 1, 'the sync');
+    engine.core.fail(EIO);
+    let closed = false;
+    const closing = engine.close().then(() => (closed = true));
+    for (let turns = 0; turns < 20; turns++) await turn();
+    // What the descriptor stands for by then, the sync would be of.
+    t.notOk(store.closed || closed);
+    store.held[0].end();
+    t.equal(await flushed, RESULT.FAILED);
+    await closing;
+    t.ok(store.closed);
+  },
+);
+
+void t.test('Who asks for a flush again the moment that one failed is told so again', async (t) => {
+  const { store, engine, master } = await opened(64 * MIB);
+  await write(master, 0, 1);
+  store.holds.add('sync');
+  const told: unknown[] = [];
+  engine.committer.flush((error) => {
+    told.push(error);
+    engine.committer.flush((again) => told.push(again));
+  });
+  await until(() => store.held.length === 1, 'the sync');
+  store.held[0].end(EIO);
+  await until(() => told.length === 2, 'both answers');
+  t.same(told, [EIO, EIO]);
+});
+
+void t.test(
+  "A slave's read that is under way ends before its blocks are free; no other begins meanwhile",
+  async (t) => {
+    const { store, engine, master } = await opened(64 * MIB);
+    for (const block of [0, 1]) await write(master, block * BLOCK_BYTES, 1);
+    await engine.enable();
+    for (const block of [0, 1]) await write(master, block * BLOCK_BYTES, 2);
+    const slave = new SlaveMedium(engine);
+    store.holds.add('read');
+    const read = (block: number): Promise<number> =>
+      new Promise((resolve) =>
+        slave.readAsync(block * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES), 0, BLOCK_BYTES, resolve),
+      );
+    const reads = [read(0), read(1)];
+    await until(() => store.held.length === 2, 'both reads');
+    let over = false;
+    const disabled = engine.disable().then(() => (over = true));
+    const written = write(master, 0, 3);
+    await until(() => !slave.present, 'the slave takes its leave');
+    t.equal(await read(0), RESULT.ABSENT);
+    store.held[0].end();
+    t.equal(await reads[0], RESULT.OK);
+    for (let turns = 0; turns < 20; turns++) await turn();
+    t.notOk(over, 'one read is still under way');
+    t.ok(engine.core.superblock.enabled);
+    store.held[1].end();
+    t.equal(await reads[1], RESULT.OK);
+    await disabled;
+    t.notOk(engine.core.superblock.enabled);
+    t.equal(await written, RESULT.OK);
+    t.equal(shown(master, 0), 3);
+    // The next one does not wait for what has ended.
+    store.holds.clear();
+    await engine.enable();
+    t.equal(await read(0), RESULT.OK);
+    await engine.disable();
+  },
+);
 
 void t.test(
   'A transition that is under way ends before a close does, one that comes later is refused',

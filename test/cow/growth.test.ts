@@ -250,6 +250,25 @@ void t.test('When the history of epochs is full, pages of all ages are brought u
   );
 });
 
+void t.test(
+  'When the history is full and memory is full of changed pages, those on the disc are not forgotten',
+  async (t) => {
+    const cachePages = 4;
+    const { engine, store } = await aged(1, { cachePages });
+    const place = (page: number): number => page * PAGE_COVERS_BYTES;
+    for (let page = 0; page < cachePages; page++) await write(engine, place(page), 1);
+    await engine.committer.checkpoint();
+    for (let page = cachePages; page < 2 * cachePages; page++) await write(engine, place(page), 1);
+    t.notOk(engine.map.hasRoom);
+    await engine.disable();
+    await engine.enable();
+    await engine.disable();
+    t.ok(engine.core.superblock.historyBase > 0);
+    const again = await reopened(store, engine, { cachePages });
+    for (let page = 0; page < 2 * cachePages; page++) t.equal(shown(new MasterMedium(again), place(page)), 1);
+  },
+);
+
 void t.test('A page that only memory has is not forgotten when the history is full', async (t) => {
   const { engine, store } = await aged(2);
   await write(engine, 0, 1);

@@ -1,6 +1,8 @@
 /** What a batch that a power cut left in part does to later ones. */
 import t from 'tap';
 import { journalPosition } from '../../src/cow/check-journal.js';
+import { seal } from '../../src/cow/bytes.js';
+import { dumpStore } from '../../src/cow/dump.js';
 import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
@@ -150,6 +152,50 @@ async function sectorsOfTwo(steps?: Steps): Promise<number> {
 void t.test('Sectors of two torn journal blocks do not make a whole one', async (t) => {
   t.equal(await sectorsOfTwo(), 2);
   t.equal(await sectorsOfTwo((step) => step !== 'open: number on behind a torn batch'), 0, 'else they would');
+});
+
+type Edit = (block: Buffer) => void;
+
+/** What the last unit of a batch of three blocks shows after a crash, when its second block has been changed. */
+async function afterEdit(edit: Edit): Promise<number> {
+  const store = new MemoryStore(160 << 20);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  const { superblock } = engine.core;
+  const first = engine.committer.journal.nextLsn;
+  const units = 2 * JOURNAL_BLOCK_RECORDS + 10;
+  for (let unit = 0; unit < units; unit++) await write(engine, unit * UNIT_BYTES, 1);
+  await engine.committer.flushed();
+  for (const copy of [0, 1]) {
+    const position = journalPosition(superblock, first + 1, copy);
+    const block = bytesAt(store, position, JOURNAL_BLOCK_BYTES);
+    edit(block);
+    seal(block, 'CLDDJRNL', superblock.uuid);
+    store.apply(position, block);
+  }
+  const { batches } = dumpStore(store).journal ?? {};
+  const again = await reopened(store, engine);
+  again.core.failure = new Error('killed');
+  const value = shown(again, (units - 1) * UNIT_BYTES);
+  const whole = batches?.find(({ lsn }) => lsn === first);
+  if ((whole?.records === units && whole.blocks === 3) !== (value === 1))
+    throw new Error(`dump says otherwise: ${JSON.stringify(batches)}`);
+  return value;
+}
+
+void t.test('A batch whose blocks do not belong together is none', async (t) => {
+  t.equal(await afterEdit(() => undefined), 1, 'as it was written, it is one');
+  for (const [what, edit] of [
+    ['another epoch', (block) => void block.writeUInt32LE(block.readUInt32LE(12) + 1, 12)],
+    ['another tail', (block) => void block.writeUInt32LE(block.readUInt32LE(40) - 1, 40)],
+    ['a tail that no number can be', (block) => void block.fill(0xff, 40, 48)],
+    ['the number of another place', (block) => void block.writeUInt32LE(block.readUInt32LE(32) + 1, 32)],
+    ['another size of the batch', (block) => void block.writeUInt16LE(4, 50)],
+    ['another count of changed blocks', (block) => void block.writeUIntLE(1, 54, 6)],
+    ['more records than it has room for', (block) => void block.writeUInt16LE(JOURNAL_BLOCK_RECORDS + 1, 52)],
+  ] as const satisfies readonly (readonly [string, Edit])[])
+    t.equal(await afterEdit(edit), 0, what);
 });
 
 void t.test('A block that a later batch proves to have been durable is missed', async (t) => {

@@ -1,9 +1,10 @@
 /** Unsynced data are bounded: a sync begins at half of the bound, and at the bound writes wait while reads go on. */
+import { totalmem } from 'node:os';
 import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
-import { pacingBytes } from '../../src/cow/pacing.js';
+import { Pacing, pacingBytes } from '../../src/cow/pacing.js';
 import { RESULT } from '../../src/cow/results.js';
 import type { StoreDone } from '../../src/cow/store.js';
 import { MemoryStore } from './stores.js';
@@ -97,6 +98,32 @@ void t.test('The bound is a sixteenth of the memory, within limits', (t) => {
   t.equal(pacingBytes(384 * MIB), 24 * MIB);
   t.equal(pacingBytes(64 * MIB), 16 * MIB);
   t.equal(pacingBytes(2 ** 40), 2048 * MIB);
-  t.ok(pacingBytes() >= 16 * MIB);
+  const { constrainedMemory } = process;
+  t.teardown(() => (process.constrainedMemory = constrainedMemory));
+  for (const [limit, memory] of [
+    [0, totalmem()],
+    [512 * MIB, Math.min(512 * MIB, totalmem())],
+    [2 ** 63, totalmem()],
+  ]) {
+    process.constrainedMemory = () => limit;
+    t.equal(pacingBytes(), pacingBytes(memory), `a control group that reports ${limit}`);
+  }
   t.end();
+});
+
+void t.test('Who waits after a sync that failed has another one begun', async (t) => {
+  let begun = 0;
+  const pacing = new Pacing(100, () => {
+    begun++;
+    pacing.syncBegins();
+  });
+  pacing.wrote(200);
+  t.equal(begun, 1);
+  pacing.syncEnds(0);
+  t.ok(pacing.isFull);
+  const room = pacing.room();
+  t.equal(begun, 2);
+  pacing.syncEnds(200);
+  await room;
+  t.notOk(pacing.isFull);
 });

@@ -142,6 +142,25 @@ void t.test('the map pages in memory keep to their bound, however much is writte
   await engine.close();
 });
 
+void t.test('a write over more map pages than may be in memory is as good as any other', async (t) => {
+  const { engine, store } = await made(GIB, 2);
+  const [position, length] = [PAGE_COVERS_BYTES - BLOCK_BYTES, PAGE_COVERS_BYTES + 2 * BLOCK_BYTES];
+  const master = new MasterMedium(engine);
+  const data = Buffer.alloc(length, 1);
+  t.equal(await new Promise((resolve) => master.writeAsync(position, data, 0, length, resolve)), RESULT.OK);
+  await engine.committer.flushed();
+  t.equal(engine.core.failure, undefined);
+  const crashed = new CountingStore(store.sizeBytes, store);
+  for (const opened of [engine, await Engine.open(crashed, { cachePages: 2 })]) {
+    const shown = Buffer.alloc(length + 2 * BLOCK_BYTES, 0xff);
+    const side = new MasterMedium(opened);
+    t.equal(side.read(position - BLOCK_BYTES, shown, 0, shown.length), RESULT.OK);
+    t.ok(shown.subarray(BLOCK_BYTES, BLOCK_BYTES + length).equals(data));
+    t.equal(shown[0] + shown[shown.length - 1], 0, 'and its neighbours are as they were');
+  }
+  await engine.close();
+});
+
 void t.test('a hole costs no read of data, on the master and on the slave', async (t) => {
   const { engine, store } = await made(64 * TIB);
   await engine.enable();

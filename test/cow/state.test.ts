@@ -4,7 +4,7 @@ import { Engine } from '../../src/cow/engine.js';
 import { STATE_VALUE_BYTES_MAX } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { Durable, survivors } from './powercut.js';
-import { Chance, MemoryStore } from './stores.js';
+import { Chance, HoldingStore, MemoryStore } from './stores.js';
 
 const PARTITION_BYTES = 8 << 20;
 const SAVES = 8;
@@ -65,6 +65,29 @@ void t.test(
     }
     t.same(wrong, []);
     await engine.close();
+  },
+);
+
+void t.test(
+  'A save that is under way when the partition is closed is kept, as are those behind it',
+  async (t) => {
+    const store = new HoldingStore(PARTITION_BYTES);
+    store.recording = false;
+    await initStore(store);
+    const engine = await Engine.open(store);
+    store.holds.add('sync');
+    const saved = [save(engine, 'key', Buffer.alloc(1, 1))];
+    while (store.held.length === 0) await new Promise(setImmediate);
+    saved.push(save(engine, 'key', Buffer.alloc(1, 2)));
+    let closed = false;
+    const closing = engine.close().then(() => (closed = true));
+    for (let turns = 0; turns < 20; turns++) await new Promise(setImmediate);
+    t.equal(store.held.length, 1, 'the close waits with its own');
+    t.notOk(closed);
+    store.holds.clear();
+    store.held[0].end();
+    await Promise.all([...saved, closing]);
+    t.equal(shown(await Engine.open(store)), 2);
   },
 );
 
