@@ -110,6 +110,8 @@ void t.test(
 
 void t.test('The error that came first counts, too', async (t) => {
   const { store, engine, master } = await opened(64 * MIB, { unsyncedBytesMax: 4 * BLOCK_BYTES });
+  const told: Error[] = [];
+  engine.core.onFailure((error) => told.push(error));
   for (const block of [0, 1]) await write(master, block * BLOCK_BYTES, 1);
   await flush(master);
   await engine.committer.checkpoint();
@@ -121,6 +123,8 @@ void t.test('The error that came first counts, too', async (t) => {
   await until(() => engine.core.failure !== undefined, 'the failure');
   store.held[1].end();
   t.equal(await flushed, RESULT.FAILED);
+  engine.core.fail(new Error('another one'));
+  t.same(told, [EIO], 'and is told, once');
 });
 
 void t.test(

@@ -3,6 +3,8 @@ import fs, {
   existsSync,
   mkdtempSync,
   readFileSync,
+  readdirSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -68,6 +70,7 @@ void t.test('What a device holds is told by its own mark', async (t) => {
   ] as const)
     t.equal(await Partition.probe(holding(bytes)), name, `${name}`);
   t.equal(await Partition.probe(holding([[0, 'XFSB']], 65_536)), 'xfs', 'a small file');
+  t.equal(await Partition.probe(holding([], 65_536)), undefined, 'a small file that holds nothing');
   t.equal(await Partition.probe(join(folder, 'nothing')), undefined);
   await t.rejects(Partition.probe(folder), { code: 'NOT_A_PARTITION' });
 });
@@ -111,18 +114,30 @@ void t.test(
   },
 );
 
+/** Puts calls in the place of the system's, until what it answers is called. */
+function replaced(doubles: Partial<typeof fs>): () => void {
+  const real = Object.fromEntries(Object.keys(doubles).map((name) => [name, fs[name as keyof typeof fs]]));
+  Object.assign(fs, doubles);
+  syncBuiltinESMExports();
+  return () => {
+    Object.assign(fs, real);
+    syncBuiltinESMExports();
+  };
+}
+
+function failure(code: string): Error {
+  return Object.assign(new Error(`${code}: injected`), { code });
+}
+
 /** Only this path can't be opened, with this error. */
 function unopenable(path: string, code: string): () => void {
   const { openSync } = fs;
-  fs.openSync = (asked, flags, mode) => {
-    if (asked === path) throw Object.assign(new Error(`${code}: injected`), { code });
-    return openSync(asked, flags, mode);
-  };
-  syncBuiltinESMExports();
-  return () => {
-    fs.openSync = openSync;
-    syncBuiltinESMExports();
-  };
+  return replaced({
+    openSync: (asked, flags, mode) => {
+      if (asked === path) throw failure(code);
+      return openSync(asked, flags, mode);
+    },
+  });
 }
 
 void t.test('An error of the system is told in words, with what to do', async (t) => {
@@ -144,6 +159,52 @@ void t.test('An error of the system is told in words, with what to do', async (t
     .finally(restore);
 });
 
+void t.test('A file that can not have its size is not left behind', async (t) => {
+  const path = join(folder, 'too-large');
+  const restore = replaced({
+    ftruncateSync: () => {
+      throw failure('EFBIG');
+    },
+  });
+  await t
+    .rejects(Partition.init(path, { sizeBytes: 16 * MIB }), { code: 'PARTITION_UNUSABLE', message: /EFBIG/ })
+    .finally(restore);
+  t.notOk(existsSync(path));
+});
+
+void t.test('A path that means another file from one moment to the next is refused', async (t) => {
+  const path = holding([], 16 * MIB);
+  await Partition.init(path);
+  const { openSync } = fs;
+  const other = holding([], 16 * MIB);
+  const descriptors = (): string[] => readdirSync('/proc/self/fd');
+  const before = descriptors();
+  let opens = 0;
+  const restore = replaced({
+    openSync: (asked, flags, mode) => {
+      if (asked === path && ++opens === 2) renameSync(other, path);
+      return openSync(asked, flags, mode);
+    },
+  });
+  await t
+    .rejects(Partition.open(path), { code: 'PARTITION_BUSY', message: /replaced while it was opened/ })
+    .finally(restore);
+  t.same(descriptors(), before, 'nothing stays open');
+});
+
+void t.test('An error of the close is told, and the partition is let go all the same', async (t) => {
+  const path = holding([], 16 * MIB);
+  await Partition.init(path);
+  const partition = await Partition.open(path);
+  const { close } = fs;
+  const restore = replaced({
+    close: ((fd: number, done: (error: Error | null) => void) =>
+      close(fd, () => done(failure('EIO')))) as typeof close,
+  });
+  await t.rejects(partition.close(), { code: 'EIO' }).finally(restore);
+  await (await Partition.open(path)).close();
+});
+
 void t.test('A partition tells its state, and refuses what it can not do now', async (t) => {
   const path = holding([], 32 * MIB);
   await Partition.init(path);
@@ -157,6 +218,7 @@ void t.test('A partition tells its state, and refuses what it can not do now', a
   for (const refused of [partition.disableSlave(), partition.rollback()])
     await t.rejects(refused, { code: 'NOT_ENABLED' });
   const { master, slave } = partition;
+  t.same(master.provisioning(master.capacityBytes, MIB), { mapped: false, lengthBytes: 0 }, 'behind the end');
   t.equal(slave.read(0, Buffer.alloc(512), 0, 512), RESULT.ABSENT);
   t.equal(await new Promise((done) => slave.readAsync(0, Buffer.alloc(512), 0, 512, done)), RESULT.ABSENT);
   t.equal(await new Promise((done) => slave.flush(done)), RESULT.ABSENT);
@@ -251,6 +313,40 @@ void t.test('Logical MBR partitions are followed, also one that leads nowhere, o
   t.same(quiet([...table, mark(MIB), ...entry(MIB + 462, 0x05, 7 * MIB + 1_048_064)]), [], 'at the end');
   const round = [mark(MIB), ...entry(MIB + 446, 0x83, 65_536), ...entry(MIB + 462, 0x05, 512)];
   t.doesNotThrow(() => quiet([...table, ...round]));
+  t.end();
+});
+
+/** An XFS with a log of 32 sectors from 64 KiB on, all of them of one turn; the last two are a record. */
+function xfs(numbers: { logBlocks?: number; operation?: number; isRecord?: boolean }): [number, Buffer][] {
+  const { logBlocks = 4, operation = 0x20, isRecord = true } = numbers;
+  const head = Buffer.alloc(128);
+  head.write('XFSB', 'latin1');
+  head.writeUInt32BE(4096, 4);
+  head.writeUInt32BE(16, 52);
+  head.writeUInt32BE(256, 84);
+  head.writeUInt32BE(logBlocks, 96);
+  head[124] = 8;
+  const log = Buffer.alloc(32 * 512);
+  for (let at = 0; at < log.length; at += 512) log.writeUInt32BE(7, at);
+  const record = 30 * 512;
+  if (isRecord) log.writeUInt32BE(0xfeedbabe, record);
+  log.writeUInt32BE(7, record + 4);
+  log.writeUInt32BE(1, record + 40);
+  log.writeUInt32BE(32_768, record + 320);
+  log[record + 512 + 9] = operation;
+  return [
+    [0, head],
+    [65_536, log],
+  ];
+}
+
+void t.test('An XFS whose log ends where it began is judged by its last record, if there is one', (t) => {
+  const busy = [{ type: 'xfs', offsetBytes: 0 }];
+  t.same(quiet(xfs({})), [], 'it was unmounted');
+  t.same(quiet(xfs({ operation: 0 })), busy, 'it was not');
+  t.same(quiet(xfs({ isRecord: false })), busy, 'nothing says that it was');
+  for (const logBlocks of [0, 2 ** 20])
+    t.same(quiet(xfs({ logBlocks, operation: 0 })), [], `a log of ${logBlocks} blocks is none`);
   t.end();
 });
 

@@ -53,8 +53,13 @@ export class FaultyFs {
         this.#descriptors.delete(fd);
         real.close(fd, done);
       },
-      readSync: (fd: number, buffer: Uint8Array, offset: number, length: number, position: number) =>
-        real.readSync(fd, buffer, offset, this.#allowed(fd, 'pread', length), position),
+      readSync: (
+        fd: number,
+        buffer: Uint8Array,
+        offset = 0,
+        length = buffer.length - offset,
+        position: number | null = null,
+      ) => real.readSync(fd, buffer, offset, this.#allowed(fd, 'pread', length), position),
       writeSync: (fd: number, buffer: Uint8Array, offset: number, length: number, position: number) =>
         real.writeSync(fd, buffer, offset, this.#allowed(fd, 'pwrite', length), position),
       read: (fd: number, buffer: Uint8Array, offset: number, length: number, position: number, done: Done) =>

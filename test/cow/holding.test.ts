@@ -71,7 +71,8 @@ void t.test('A file is held, and so is a copy of it, until it is closed', async 
   copyFileSync(path, copy);
   for (const other of [path, copy])
     await t.rejects(Partition.open(other), { code: 'PARTITION_BUSY', message: /in use by process/ });
-  await t.rejects(Partition.init(path, { overwrite: true }), { code: 'PARTITION_BUSY' });
+  for (const other of [path, copy])
+    await t.rejects(Partition.init(other, { overwrite: true }), { code: 'PARTITION_BUSY' });
   await partition.close();
   const next = await Partition.open(copy);
   await t.rejects(Partition.open(path), { code: 'PARTITION_BUSY' });

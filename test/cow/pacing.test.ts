@@ -98,7 +98,7 @@ void t.test('The bound is a sixteenth of the memory, within limits', (t) => {
   t.equal(pacingBytes(384 * MIB), 24 * MIB);
   t.equal(pacingBytes(64 * MIB), 16 * MIB);
   t.equal(pacingBytes(2 ** 40), 2048 * MIB);
-  const { constrainedMemory } = process;
+  const constrainedMemory = process.constrainedMemory.bind(process);
   t.teardown(() => (process.constrainedMemory = constrainedMemory));
   for (const [limit, memory] of [
     [0, totalmem()],

@@ -185,6 +185,21 @@ void t.test('a hole costs no read of data, on the master and on the slave', asyn
   await engine.close();
 });
 
+void t.test('an unmap of what was never written takes no map page into memory', async (t) => {
+  const { engine, store } = await made(64 * TIB);
+  const master = new MasterMedium(engine);
+  const [position, length] = [8 * TIB - 512, 4 * PAGE_COVERS_BYTES + 1024];
+  const io = await store.during(async () => {
+    t.equal(master.unmap(position, length), RESULT.OK);
+    t.equal(await engine.obstacle(position, length, true), RESULT.OK);
+  });
+  t.match(io, { reads: 0, writes: 0 });
+  let held = 0;
+  engine.map.forEachCached(() => held++);
+  t.equal(held, 0);
+  await engine.close();
+});
+
 void t.test('a run that alternates between the halves costs at most two reads', async (t) => {
   const { engine, store } = await made(GIB);
   const blocks = 64;

@@ -38,6 +38,7 @@ const NONSENSE: readonly (readonly [what: string, at: number, bytes: string])[] 
   ['LSN beyond 2^53', 88, 'ffffffffffffffff'],
   ['tail after the end', 96, 'ffffffffffff0000'],
   ['generation of 2^32 - 1', 104, 'ffffffff'],
+  ['approximate generation to come', 108, 'ffffff7f'],
   ['enabled at no time', 112, 'ffffffffffff1f00'],
   ['made at no time', 120, 'ffffffffffff1f00'],
   ['history that begins after now', 132, 'ffffffff'],
@@ -46,6 +47,7 @@ const NONSENSE: readonly (readonly [what: string, at: number, bytes: string])[] 
   ['segment of 2^53 bytes', 200, 'ffffffffffff1f00'],
   ['segment without blocks', 208, '0000000000000000'],
   ['segment of 2^40 blocks', 208, '0000000000010000'],
+  ['segment of a generation to come', 216, 'ffffff7f'],
 ];
 
 void t.test(
