@@ -1,10 +1,14 @@
 /** Damage of more than one place, and what check says and does about it: docs/check.md. */
 import t from 'tap';
 import { checkStore } from '../../src/cow/check.js';
-import { FORMAT_VERSION } from '../../src/cow/format.js';
+import { Engine } from '../../src/cow/engine.js';
+import { FORMAT_VERSION, JOURNAL_BLOCK_BYTES, PAGE_BLOCKS } from '../../src/cow/format.js';
+import { initStore } from '../../src/cow/init.js';
+import { MasterMedium } from '../../src/cow/mediums.js';
+import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { misreading, over, placesOf } from './damage.js';
 import { loadGolden } from './golden/golden.js';
-import type { MemoryStore } from './stores.js';
+import { MemoryStore } from './stores.js';
 
 const golden = loadGolden(FORMAT_VERSION);
 const places = placesOf(golden.store);
@@ -68,6 +72,66 @@ for (const [kind, copies] of [
     t.match(shown, /DAMAGED|damaged|unreadable|ended with/);
   });
 }
+
+void t.test('An activity slot that was never written is written from its copy', async (t) => {
+  const store = over(golden.store);
+  const slots = places.filter(({ name }) => name === 'activity');
+  const wipe = ({ position, lengthBytes }: (typeof slots)[number]): void =>
+    store.apply(position, Buffer.alloc(lengthBytes));
+  wipe(slots[3]);
+  const { verdict, findings } = await checkStore(store, { repair: true });
+  t.equal(verdict, 'repaired');
+  t.match(findings, [{ structure: 'activity log, slot 3', repaired: true }]);
+  slots.slice(2).forEach(wipe);
+  t.match(await checkStore(store), { verdict: 'clean', findings: [] }, 'a list that never was is no loss');
+});
+
+void t.test('Without a whole copy of an activity list it is told whether that matters', async (t) => {
+  for (const closes of [false, true]) {
+    const store = over(golden.store);
+    if (closes) await (await Engine.open(store)).close();
+    for (const { name, copy, position } of places)
+      if (name === 'activity' && copy < 2) store.apply(position, Buffer.alloc(512, 0xdb));
+    const { verdict, findings } = await checkStore(store);
+    t.equal(verdict, 'clean');
+    const remedy = closes ? /nothing is needed/ : /make the next incremental backup a full one/;
+    t.match(findings, [
+      { severity: 'note', remedy },
+      { severity: 'note', remedy },
+    ]);
+  }
+});
+
+void t.test('A journal block may name several map pages, some of them newer than it', async (t) => {
+  const store = new MemoryStore(256 << 20);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  const write = async (block: number): Promise<void> => {
+    const [position, data] = [block * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, 1)];
+    await new Promise((resolve) =>
+      new MasterMedium(engine).writeAsync(position, data, 0, data.length, resolve),
+    );
+  };
+  await engine.enable();
+  for (const page of [0, 1, 2]) await write(page * PAGE_BLOCKS + page);
+  await engine.committer.flushed();
+  await engine.disable();
+  await engine.enable();
+  // Of the next epoch, while the journal still begins in the one before.
+  for (const page of [1, 2]) await write(page * PAGE_BLOCKS + page);
+  await engine.committer.flushed();
+  // A cut when a checkpoint has written the pages, and the journal does not say so yet.
+  const { journalOffset, journalBlocks } = engine.core.superblock;
+  const ring = Buffer.alloc(2 * journalBlocks * JOURNAL_BLOCK_BYTES);
+  store.readSync(ring, 0, ring.length, journalOffset);
+  await engine.committer.checkpoint();
+  store.apply(journalOffset, ring);
+  const { divergedBlocks } = engine.core;
+  engine.core.failure = new Error('killed');
+  t.equal(divergedBlocks, 2);
+  t.match(await checkStore(over(store)), { verdict: 'clean' }, 'its count is the engine’s');
+});
 
 void t.test('A state area without a whole copy can be emptied: the data are whole', async (t) => {
   const store = without('state', [0, 1]);

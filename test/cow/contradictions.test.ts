@@ -3,18 +3,27 @@ import t from 'tap';
 import { checkStore } from '../../src/cow/check.js';
 import { journalPosition, viewJournal } from '../../src/cow/check-journal.js';
 import { Engine } from '../../src/cow/engine.js';
-import { FORMAT_VERSION, JOURNAL_BLOCK_BYTES, PAGE_BLOCKS, PAGE_UNITS } from '../../src/cow/format.js';
+import { dumpStore } from '../../src/cow/dump.js';
+import {
+  ACTIVITY_ENTRY_BYTES,
+  FORMAT_VERSION,
+  HEADER_BYTES,
+  JOURNAL_BLOCK_BYTES,
+  PAGE_BLOCKS,
+  PAGE_UNITS,
+  SUPERBLOCK_OFFSETS,
+} from '../../src/cow/format.js';
 import { MapPage } from '../../src/cow/map-page.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
+import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { HISTORY_EPOCHS } from '../../src/cow/superblock.js';
-import { readU64, writeU64 } from '../../src/cow/bytes.js';
+import { readU64, seal, writeU64 } from '../../src/cow/bytes.js';
 import { crc32c } from '../../src/crc32c.js';
 import { misreading, over, placesOf } from './damage.js';
 import { loadGolden } from './golden/golden.js';
-import { FaultyStore } from './stores.js';
-import type { MemoryStore } from './stores.js';
+import { FaultyStore, MemoryStore } from './stores.js';
 
 const CRC_AT = 8;
 const COVERED_FROM = 12;
@@ -92,6 +101,7 @@ const BOTH = [0, 1];
 const blocks = viewJournal(crashed, readSuperblock(crashed));
 const first: `journal ${number}` = `journal ${blocks.tail}`;
 const second: `journal ${number}` = `journal ${blocks.tail + 1}`;
+const last: `journal ${number}` = `journal ${blocks.needed - 1}`;
 
 /** Beyond repair: nobody can know what is true. Nothing of it may be written. */
 const DAMAGED: readonly [what: string, store: MemoryStore, problem: RegExp][] = [
@@ -224,6 +234,29 @@ const DAMAGED: readonly [what: string, store: MemoryStore, problem: RegExp][] = 
       u32(60, () => 0),
     ),
     /goes back behind the block before/,
+  ],
+  [
+    'a batch that changes its size',
+    edited(crashed, second, BOTH, (bytes) => {
+      bytes.writeUInt16LE(1, 48);
+      bytes.writeUInt16LE(2, 50);
+    }),
+    /does not continue the batch before/,
+  ],
+  [
+    'a block in the midst of a batch that nothing begins',
+    edited(crashed, second, BOTH, (bytes) => void bytes.writeUInt16LE(3, 48)),
+    /and begins none/,
+  ],
+  [
+    'a record of blocks behind the end',
+    edited(
+      crashed,
+      last,
+      BOTH,
+      u32(64, () => PAGE_UNITS - 1),
+    ),
+    /with what the journal has, .* the segment ends before/,
   ],
   [
     'a record of a page that does not exist',
@@ -394,8 +427,73 @@ for (const [what, store, severity] of OLDER) {
     const engine = await Engine.open(repaired);
     await engine.close();
     t.strictSame((await checkStore(repaired)).findings, [], 'an open leaves no trace of it');
+    t.match(
+      await checkStore(over(store), { shared: true }),
+      { verdict: 'clean', findings: [] },
+      'while somebody is writing it is to be expected',
+    );
   });
 }
+
+void t.test('Of two copies of an activity list one may be older after a crash', async (t) => {
+  const superblock = readSuperblock(crashed);
+  const { activityOffset, activitySlotBytes, uuid } = superblock;
+  const store = over(crashed);
+  const slot = Buffer.alloc(activitySlotBytes);
+  store.readSync(slot, 0, slot.length, activityOffset);
+  writeU64(slot, 32, readU64(slot, 32) - 2);
+  seal(slot, 'CLDDACTV', uuid, HEADER_BYTES + slot.readUInt32LE(12) * ACTIVITY_ENTRY_BYTES);
+  store.apply(activityOffset, slot);
+  const { verdict, findings } = await checkStore(over(store));
+  t.equal(verdict, 'clean');
+  t.match(findings, [
+    { structure: 'activity log, slot 0', severity: 'note', remedy: 'the next open writes both' },
+  ]);
+  t.same((await checkStore(over(store), { shared: true })).findings, []);
+  t.equal(await misreading(store, expected), undefined);
+});
+
+void t.test('An open does not believe what can not be true', async (t) => {
+  const found = (what: string): MemoryStore => {
+    const store = DAMAGED.find(([name]) => name === what)?.[1];
+    if (store === undefined) throw new Error(`there is no ${what}`);
+    return over(store);
+  };
+  await t.rejects(Engine.open(found('a record of a page that does not exist')), {
+    code: 'DAMAGED',
+    message: /names a map page that does not exist/,
+  });
+  const engine = await Engine.open(found('a page of an epoch to come'));
+  t.throws(() => engine.map.forReading(0), { code: 'DAMAGED_MAP', message: /newer than the superblock/ });
+  t.equal(new MasterMedium(engine).read(0, Buffer.alloc(512), 0, 512), RESULT.READ_ERROR);
+  t.equal(engine.core.failure, undefined);
+});
+
+void t.test('What a newer version has made is neither opened nor mended, and told', async (t) => {
+  const store = edited(
+    crashed,
+    'superblock',
+    ALL,
+    u32(12, () => FORMAT_VERSION + 1),
+  );
+  store.recording = true;
+  const unknown = { code: 'UNKNOWN_FORMAT', message: /use the version of cldd that made it/ };
+  await t.rejects(Engine.open(store), unknown);
+  await t.rejects(checkStore(store), unknown);
+  await t.rejects(checkStore(store, { repair: true }), unknown);
+  t.match(dumpStore(store), {
+    superblock: null,
+    superblocks: [{ problem: /has format 3, this program knows 2/ }],
+  });
+  t.same(
+    store.events.filter(({ kind }) => kind === 'write'),
+    [],
+  );
+});
+
+void t.test('What has no room for all copies of the superblock holds no partition', async (t) => {
+  await t.rejects(Engine.open(new MemoryStore(100_000)), { code: 'NOT_CLDD' });
+});
 
 void t.test('A needed block that neither copy of the journal has is told, for each copy', async (t) => {
   const store = over(crashed);
@@ -434,6 +532,83 @@ void t.test('A repair that the device refuses is told as such, and the rest is d
     },
   );
 });
+
+/** Says that it has written. */
+class LyingStore extends MemoryStore {
+  override writeSync(): void {
+    // It forgets.
+  }
+}
+
+void t.test('A repair that the device only says it has taken is none', async (t) => {
+  const damaged = over(crashed);
+  const [place] = placesOf(crashed).filter(({ name }) => name === 'page');
+  damaged.apply(place.position, Buffer.alloc(512, 0xdb));
+  const { verdict, findings } = await checkStore(new LyingStore(damaged.sizeBytes, damaged), {
+    repair: true,
+  });
+  t.equal(verdict, 'repairable');
+  t.match(
+    findings.filter(({ severity }) => severity !== 'note'),
+    [
+      { structure: 'map page 0, twin 0', repaired: true },
+      { structure: 'map page 0, twin 0', repaired: false },
+    ],
+  );
+});
+
+void t.test('A disc that dies while it is checked is told as that', async (t) => {
+  const disc = new FaultyStore(closed.sizeBytes, closed);
+  // Not yet as the copies are looked for, but as they are compared.
+  disc.fault = { kind: 'read', at: SUPERBLOCK_OFFSETS.length, persistent: true, code: 'EIO' };
+  const { verdict, findings } = await checkStore(disc, { repair: true });
+  t.equal(verdict, 'damaged');
+  const problem = /can't be read: EIO/;
+  t.match(
+    findings.filter(({ structure }) => structure.startsWith('superblock')),
+    SUPERBLOCK_OFFSETS.map((position) => ({ position, problem, severity: 'damaged' })),
+  );
+  t.equal(disc.calls.write, 0);
+});
+
+/** The first reads that touch a place find it half written. */
+class BeingWrittenStore extends MemoryStore {
+  torn: { position: number; length: number; reads: number } | undefined;
+
+  override readSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    super.readSync(buffer, offset, length, position);
+    const { torn } = this;
+    if (torn === undefined || torn.reads === 0) return;
+    const from = Math.max(position, torn.position);
+    const end = Math.min(position + length, torn.position + torn.length);
+    if (from >= end) return;
+    torn.reads--;
+    buffer.fill(0xdb, offset + from - position, offset + end - position);
+  }
+}
+
+void t.test(
+  'Beside a daemon: what is whole a moment later is good, and what stays bad is told',
+  async (t) => {
+    const kinds = new Set<string>();
+    for (const { name, copy, position } of placesOf(crashed)) {
+      const store = new BeingWrittenStore(crashed.sizeBytes, crashed);
+      store.torn = { position, length: 512, reads: 2 };
+      const where = `${name}, copy ${copy}`;
+      t.match(await checkStore(store, { shared: true }), { verdict: 'clean', findings: [] }, where);
+      t.equal(store.torn.reads, 0);
+      const kind = name.split(' ', 1)[0];
+      if (kinds.has(kind)) continue;
+      kinds.add(kind);
+      store.torn.reads = Infinity;
+      t.match(
+        await checkStore(store, { shared: true }),
+        { verdict: 'repairable', findings: [{ position }] },
+        where,
+      );
+    }
+  },
+);
 
 void t.test('The images that all this begins with are clean', async (t) => {
   for (const store of [crashed, closed, disabled]) t.equal((await checkStore(over(store))).verdict, 'clean');

@@ -42,8 +42,8 @@ function shown(side: MasterMedium | SlaveMedium, position: number, length = SECT
 }
 
 /** Two pages on the disc, of which the second one is not in memory. */
-async function withPages<S extends MemoryStore>(
-  store: S,
+async function withPages(
+  store: MemoryStore,
 ): Promise<{ engine: Engine; master: MasterMedium; twins: number[] }> {
   const { engine, master } = await opened(store);
   for (const page of [0, 1]) await write(master, page * PAGE_COVERS_BYTES, 1);
