@@ -153,13 +153,10 @@ async function checkPage(
       if (bytes === undefined) return { bytes: Buffer.alloc(0), page: undefined };
       return { bytes, page: MapPage.decode(bytes, context.superblock.uuid, number) };
     });
-  const problemOf = (seen: readonly Twin[]): string | undefined => {
-    const page = truthOf(seen)?.page;
-    return page === undefined ? 'neither twin is whole' : impossible(context.superblock, segment, page);
-  };
-  const twins = await context.settled(
-    look,
-    (seen) => seen.every(({ page }) => page !== undefined) && problemOf(seen) === undefined,
+  const twins = await context.settled(look, (seen) =>
+    seen.every(
+      ({ page }) => page !== undefined && impossible(context.superblock, segment, page) === undefined,
+    ),
   );
   figures.pages++;
   const truth = truthOf(twins);

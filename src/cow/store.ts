@@ -246,13 +246,13 @@ export function createFile(path: string, sizeBytes: number | undefined): boolean
   }
   try {
     ftruncateSync(fd, sizeBytes);
-    return true;
   } catch (error) {
     unlinkSync(path);
     throw explain(path, error);
   } finally {
     closeSync(fd);
   }
+  return true;
 }
 
 export function removeFile(path: string): void {
