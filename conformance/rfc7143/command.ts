@@ -16,6 +16,8 @@ import { inquiry, read10, reportLuns, senseTriple, STATUS, testUnitReady, write1
 import { Session } from './session.js';
 import { serialAfter } from './wire.js';
 
+const ABORT_TASK = 1;
+
 const LOGICAL_UNIT_RESET = 5;
 /** Residual flags (§11.4.1): U of the write, o and u of a bidirectional command's read. */
 const UNDERFLOW = 0x02;
@@ -253,6 +255,31 @@ const rejects: readonly Requirement[] = [
       t.equal((await session.expect(OP.SCSI_RESPONSE)).itt, 0x910);
       session.answerR2T(r2t, write);
       t.equal((await session.finish(busy, {})).status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'CMD-50',
+    clause: 'RFC 7143 §7.3, §7.11',
+    level: 'MUST',
+    text: 'the CmdSN of a command that was rejected may also be used up by ABORT TASK: what waits for it then goes on',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { InitialR2T: 'Yes', ImmediateData: 'No' } });
+      const write = Buffer.alloc(session.blockBytes, 0x12);
+      const busy = session.sendCommand({ cdb: write10(0, 1), write });
+      const r2t = await session.expect(OP.R2T);
+      const refCmdSN = session.cmdSN;
+      session.sendCommand({ cdb: testUnitReady(), itt: busy });
+      t.equal((await session.expect(OP.REJECT)).response, 7);
+      const waiting = session.sendCommand({ cdb: testUnitReady() });
+      t.same(await session.fence(), []);
+      t.equal((await session.manage(ABORT_TASK, { referencedTag: 0xbeef, refCmdSN })).response, 0);
+      t.equal((await session.finish(waiting, {})).status, STATUS.GOOD);
+      session.answerR2T(r2t, write);
+      t.equal(
+        (await session.finish(busy, {})).status,
+        STATUS.GOOD,
+        'the other one with its tag is left alone',
+      );
     },
   },
   {

@@ -149,6 +149,7 @@ export const fields: readonly Requirement[] = [
         }),
       );
       await a.expect(OP.TEXT_RESPONSE);
+      b.knowsOfLosses = true;
       a.connection.destroy();
       b.cmdSN = a.cmdSN;
       t.equal((await b.logout(FOR_RECOVERY, 1)).response, 0);

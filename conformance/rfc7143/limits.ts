@@ -7,7 +7,7 @@ import { namesFor } from './login.js';
 import { encodeKeys } from './keys.js';
 import { dataOut, encode, loginRequest, NO_TAG, OP, STAGE, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, STATUS, write10 } from './scsi.js';
+import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
 import { site, startSite } from './site.js';
 import type { Target } from './target.js';
@@ -310,6 +310,34 @@ export const limits: readonly Requirement[] = [
       }
       t.equal(told?.opcode, OP.TASK_MANAGEMENT_RESPONSE);
       t.ok(isOpen(told), 'after an abort');
+    },
+  },
+  {
+    id: 'LIM-50',
+    clause: 'RFC 7143 §7.14, §7.3',
+    level: 'ROBUST',
+    text: 'a CmdSN that never comes while commands wait for it ends the session in the end, with event 3; one that comes in time does not, nor one that nobody waits for',
+    async run(t) {
+      const { at, log } = await startSite(t, ['a'], () => withLimits({ nopTimeoutMs: 250 }));
+      const here = { ...at('a'), host: '127.0.0.1' };
+      const idle = await Session.login(here);
+      const rejected = await Session.login(here);
+      const slow = await Session.login(here);
+      rejected.sendCommand({ cdb: testUnitReady(), itt: NO_TAG });
+      t.equal((await rejected.expect(OP.REJECT)).response, 4);
+      const missing = slow.takeCmdSN();
+      idle.takeCmdSN();
+      rejected.sendCommand({ cdb: testUnitReady() });
+      const waiting = slow.sendCommand({ cdb: testUnitReady() });
+      t.same([await rejected.fence(), await slow.fence()], [[], []]);
+      await slow.execute({ cdb: testUnitReady(), cmdSN: missing });
+      t.equal((await slow.finish(waiting, {})).status, STATUS.GOOD);
+      const [told, ...more] = await rejected.connection.untilClosed(20_000);
+      t.same([told?.opcode, told?.asyncEvent, more], [OP.ASYNC, 3, []]);
+      t.ok(log.some(({ why }) => why === 'a command that others wait for never came'));
+      await served(t, slow);
+      idle.cmdSN--;
+      await served(t, idle);
     },
   },
   {

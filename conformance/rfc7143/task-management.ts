@@ -514,6 +514,26 @@ export const taskManagement: readonly Requirement[] = [
     },
   },
   {
+    id: 'TMF-53',
+    clause: 'RFC 7143 §4.2.3.3, §4.2.3.4',
+    level: 'MUST',
+    text: 'commands that wait for one which does not come end with a multi-task abort of their unit that has waited in vain, too; those of another unit do not',
+    async run(t, target) {
+      const { session, before } = await prepared(target, 900);
+      const missing = session.takeCmdSN();
+      session.sendCommand({ cdb: write10(900, 1), write: Buffer.alloc(session.blockBytes, 0xcd) });
+      const other = session.sendCommand({ cdb: testUnitReady(), lun: 77 });
+      t.equal((await session.manage(ABORT_TASK_SET)).response, COMPLETE, 'without the command');
+      const late = session.sendCommand({ cdb: testUnitReady(), cmdSN: missing });
+      const answers = await session.fence();
+      t.same(
+        answers.map(({ opcode, itt }) => [opcode, itt]),
+        [late, other].map((itt) => [OP.SCSI_RESPONSE, itt]),
+      );
+      await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
     id: 'TMF-52',
     clause: 'RFC 7143 §4.2.5.3, §11.5.5',
     level: 'MUST',

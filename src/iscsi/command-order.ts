@@ -132,16 +132,16 @@ export class CommandOrder {
     return true;
   }
 
-  /**
-   * Every command before `cmdSN` that is not here counts as received, and has no effect when it comes (§4.2.3.3 b); nor
-   * have the SCSI commands that wait for one of them.
-   */
+  /** Every command before `cmdSN` that is not here counts as received, and has no effect when it comes (§4.2.3.3 b). */
   plug(cmdSN: number): void {
-    for (let place = this.#session.expCmdSN; place !== cmdSN; place = serialAdd(place, 1)) {
-      const waiting = this.#early.get(place);
-      if (waiting === undefined) this.#keep(place, silent(pduOf(Buffer.alloc(HEADER_BYTES))));
-      else if (isCommand(waiting.pdu)) silent(waiting.pdu);
-    }
+    for (let missing = this.#session.expCmdSN; missing !== cmdSN; missing = serialAdd(missing, 1))
+      if (!this.#early.has(missing)) this.#keep(missing, silent(pduOf(Buffer.alloc(HEADER_BYTES))));
+  }
+
+  /** The SCSI commands before `cmdSN` that wait here keep their places without any effect, as far as they are meant. */
+  end(cmdSN: number, isMeant: (command: Pdu) => boolean): void {
+    for (const [place, { pdu }] of this.#early)
+      if (serialDistance(place, cmdSN) < 0 && isCommand(pdu) && isMeant(pdu)) silent(pdu);
   }
 
   /**

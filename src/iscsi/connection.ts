@@ -427,7 +427,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     if (!this.stalled) this.wire.resume();
   };
 
-  /** FullFeatureOwner. */
+  /** FullFeatureOwner, SessionConnection. */
   get stalled(): boolean {
     return this.#stalled;
   }

@@ -334,6 +334,11 @@ export class IscsiServer implements IscsiService {
         if (waitedMs > limits.nopTimeoutMs) connection.fail('no answer to a NOP-In');
       } else if (waitedMs > limits.nopIntervalMs) connection.ping(now);
     }
+    for (const session of this.#sessions.all()) {
+      if (session.missesCommandMs(now) < commandGapMs(limits)) continue;
+      for (const connection of session.connections.values()) connection.announceEnd();
+      this.#sessions.end(session, 'connection-lost', 'a command that others wait for never came');
+    }
   }
 
   // ---- IscsiService
@@ -435,5 +440,8 @@ const isAt = (a: PortalOptions, b: PortalOptions): boolean => a.host === b.host 
 
 /** Discovery takes a moment; nobody is asked whether he is still there. */
 const discoveryIdleMs = ({ loginTimeoutMs }: IscsiLimits): number => 2 * loginTimeoutMs;
+
+/** An initiator whose command was lost or rejected sends it again, or aborts it, when its own time is up (§7.3, §7.11). */
+const commandGapMs = ({ nopTimeoutMs }: IscsiLimits): number => 4 * nopTimeoutMs;
 
 const CLOSE_WAIT_MS = 3000;

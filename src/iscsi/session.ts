@@ -39,6 +39,8 @@ export interface SessionConnection {
   readonly host: (TaskHost & Carrier) | undefined;
   /** The peer doesn't take what is sent. */
   readonly blocked: boolean;
+  /** What the peer sends is not read now. */
+  readonly stalled: boolean;
   /** The initiator has logged it out: it has done with its tasks. */
   readonly loggedOut: boolean;
   /** A unit attention has come up for the nexus: tells the initiator (asynchronous event 0, §11.9.1). */
@@ -83,6 +85,7 @@ export class Session {
   #endingOwnTasks = false;
   /** By which of its connections a function came that ends many tasks, while it does. */
   #issuer: TaskHost | undefined;
+  #missing: { readonly cmdSN: number; readonly sinceMs: number } | undefined;
   /** All its connections are to go, so that none is worth recovering. */
   #ending = false;
 
@@ -232,6 +235,18 @@ export class Session {
   catchUp(): void {
     do if (this.manager.waits) this.manager.commandsArrived();
     while (this.order.deliverNext());
+  }
+
+  /**
+   * How long a command has been missing that others wait for, as far as this is asked regularly, in ms. Time is not
+   * counted while it may be here and is not read, or while a lost connection may be recovered.
+   */
+  missesCommandMs(nowMs: number): number {
+    const { expCmdSN } = this;
+    const mayCome = this.lost.size > 0 || [...this.connections.values()].some(({ stalled }) => stalled);
+    if (!this.order.waiting || mayCome) this.#missing = undefined;
+    else if (this.#missing?.cmdSN !== expCmdSN) this.#missing = { cmdSN: expCmdSN, sinceMs: nowMs };
+    return this.#missing === undefined ? 0 : nowMs - this.#missing.sinceMs;
   }
 
   /** Ends one task without an answer. */

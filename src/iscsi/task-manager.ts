@@ -72,9 +72,7 @@ interface Request {
 
 /** A function that waits for the commands before it. */
 interface Early {
-  readonly phase: ManagedPhase;
-  readonly cmdSN: number;
-  readonly run: () => void;
+  readonly request: Request;
   readonly timer: NodeJS.Timeout;
 }
 
@@ -168,9 +166,9 @@ export class TaskManager {
 
   /**
    * An immediate function concerns the commands numbered before it, also those that are not here yet (§4.2.3.3 b); for
-   * a reset of the target they count as received (the same clause).
+   * a reset of the target they count as received (the same clause). Where they don't come, what waits for them ends.
    */
-  #afterCommands(request: Request, plug: boolean): void {
+  #afterCommands(request: Request, plugs: boolean): void {
     const session = this.#session;
     const { cmdSN } = request;
     const missing = serialDistance(cmdSN, session.expCmdSN);
@@ -178,17 +176,22 @@ export class TaskManager {
       this.#perform(request);
       return;
     }
-    if (plug) {
-      session.order.plug(cmdSN);
-      this.#perform(request);
+    const withoutThem = (): void => {
+      if (!this.#perform(request)) return;
+      if (plugs) session.order.plug(cmdSN);
+      session.order.end(cmdSN, ({ view, at }) =>
+        isAbout(request, { lunHigh: view.getUint32(at + 8), lunLow: view.getUint32(at + 12) }),
+      );
+    };
+    if (plugs) {
+      withoutThem();
       return;
     }
-    const run = (): void => this.#perform(request);
     const timer = this.#timer(() => {
       this.#early = this.#early.filter((one) => one.timer !== timer);
-      run();
+      withoutThem();
     });
-    this.#early.push({ phase: request.phase, cmdSN, run, timer });
+    this.#early.push({ request, timer });
   }
 
   /** True while a function waits for commands. */
@@ -199,16 +202,17 @@ export class TaskManager {
   /** ExpCmdSN has moved on. */
   commandsArrived(): void {
     const { expCmdSN } = this.#session;
-    const ready = this.#early.filter(({ cmdSN }) => serialDistance(cmdSN, expCmdSN) <= 0);
+    const ready = this.#early.filter(({ request }) => serialDistance(request.cmdSN, expCmdSN) <= 0);
     if (ready.length === 0) return;
     this.#early = this.#early.filter((one) => !ready.includes(one));
-    for (const { run, timer } of ready) {
+    for (const { request, timer } of ready) {
       this.#stopTimer(timer);
-      run();
+      this.#perform(request);
     }
   }
 
-  #perform(request: Request): void {
+  /** False if the function was refused at once. */
+  #perform(request: Request): boolean {
     const session = this.#session;
     const { phase, functionCode, lunHigh, lunLow, referenced } = request;
     const named = functionCode === ABORT_TASK || functionCode === QUERY_TASK;
@@ -217,8 +221,10 @@ export class TaskManager {
     const owed = this.#owedTags(request, affected);
     const held = affected.filter((task) => task.held || task.refused).map(({ itt }) => itt);
     const task = named ? session.tasks.get(referenced) : undefined;
+    let refused = false;
     const ended = (response: number, additional: number): void => {
       const complete = response === FUNCTION_COMPLETE;
+      refused = !complete;
       if (complete) this.#abandon(held);
       this.#whenTaken(owed, () => {
         this.#respondInOrder(request, response, additional);
@@ -236,6 +242,7 @@ export class TaskManager {
         ),
       REACH.has(functionCode) ? phase : undefined,
     );
+    return !refused;
   }
 
   /** The SCSI layer knows no more of what has failed and only waits to say so; behind the response it may not (§11.6). */
@@ -255,13 +262,9 @@ export class TaskManager {
   }
 
   /** Tasks of this session that a function for many tasks ends. */
-  #affected({ functionCode, lunHigh, lunLow }: Request): IscsiTask[] {
-    const reach = REACH.get(functionCode);
-    if (reach === undefined) return [];
-    const tasks = [...this.#session.tasks.values()];
-    return reach === 'unit'
-      ? tasks.filter((task) => task.lunHigh === lunHigh && task.lunLow === lunLow)
-      : tasks;
+  #affected(request: Request): IscsiTask[] {
+    if (!REACH.has(request.functionCode)) return [];
+    return [...this.#session.tasks.values()].filter((task) => isAbout(request, task));
   }
 
   /** Target transfer tags whose data the initiator still owes (§4.2.3.3 a). */
@@ -344,8 +347,12 @@ export class TaskManager {
 
   /** A connection is gone, and with it what came by it and waits for commands: it was immediate (§7.14). */
   drop(host: TaskHost): void {
-    for (const { phase, timer } of this.#early) if (phase === host) this.#stopTimer(timer);
-    this.#early = this.#early.filter(({ phase }) => phase !== host);
+    for (const { request, timer } of this.#early) {
+      if (request.phase !== host) continue;
+      this.#stopTimer(timer);
+      this.#tags.delete(request.itt);
+    }
+    this.#early = this.#early.filter(({ request }) => request.phase !== host);
   }
 
   /** The session is over. */
@@ -356,4 +363,12 @@ export class TaskManager {
     this.#tags.clear();
     this.#late.clear();
   }
+}
+
+/** True of what a function for many tasks reaches in its session, by LUN. */
+function isAbout(
+  { functionCode, lunHigh, lunLow }: Request,
+  to: Pick<Request, 'lunHigh' | 'lunLow'>,
+): boolean {
+  return REACH.get(functionCode) !== 'unit' || (to.lunHigh === lunHigh && to.lunLow === lunLow);
 }
