@@ -28,7 +28,7 @@ async function message(t: Tap, session: Session, event: number): Promise<Pdu> {
 export const asynchronous: readonly Requirement[] = [
   {
     id: 'ASYNC-01',
-    clause: 'RFC 7143 §11.9.1, §11.9.4',
+    clause: 'RFC 7143 §11.9.1, §11.9.4, §11.9.3',
     level: 'MAY',
     text: 'a unit attention is told by event 0 with LUN and sense data, and stays pending for the next command',
     async run(t, target) {

@@ -1,7 +1,9 @@
 /** CHAP, one-way and mutual (RFC 7143 §9.2.1, §12.1.3). */
 import { createHash } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { succeed } from '../support/processes.js';
+import { PROGRAM, PROGRAM_ENVIRONMENT } from './cldd.js';
 import { valuesOf } from './keys.js';
 import { isOneOf, LOGIN_STATUS, namesFor } from './login.js';
 import { OP, STAGE, type LoginFields } from './pdu.js';
@@ -241,7 +243,7 @@ export const chap: readonly Requirement[] = (
     },
     {
       id: 'CHAP-09',
-      clause: 'RFC 7143 §12.1.3',
+      clause: 'RFC 7143 §9.2.1, §12.1.3',
       level: 'MUST',
       text: 'the target proves itself when asked to (mutual CHAP), with every algorithm',
       async run(t, target) {
@@ -548,7 +550,7 @@ export const chap: readonly Requirement[] = (
       id: 'CHAP-25',
       clause: 'RFC 7143 §9.2.1',
       level: 'MUST',
-      text: 'secrets of less than 96 bits, and one that serves in both directions, are refused by the configuration; 128 bits and more are taken',
+      text: 'secrets of less than 96 bits, and one that serves in both directions, be it for different targets or discovery, are refused by the configuration; 128 bits and more are taken',
       needs: () => true,
       async run(t) {
         const { at, folder, reload } = await withUsers(t, {});
@@ -565,6 +567,15 @@ export const chap: readonly Requirement[] = (
         const sixteen = write('sixteen', long);
         const twin = write('twin', long);
         await t.rejects(configure({ users: [sixteen], mutual: twin }), /same secret in both directions/);
+        // A user of one could pretend to be the other.
+        const elsewhere = {
+          portals: [ANY_PORT],
+          targets: [site.target('a', { authentication: { users: [sixteen] } })],
+        };
+        const discovery = {
+          authentication: { users: [write('other', Buffer.alloc(16, 0x62))], mutual: twin },
+        };
+        await t.rejects(reload({ ...elsewhere, discovery }), /same secret in both directions/);
         await configure({ users: [sixteen] });
         const state = await challenged(at('a'));
         const response = createHash('md5')
@@ -574,6 +585,45 @@ export const chap: readonly Requirement[] = (
           .digest();
         const answer = await finish(state, { CHAP_N: 'sixteen', CHAP_R: hex(response) });
         letIn(answer);
+      },
+    },
+    {
+      id: 'CHAP-27',
+      clause: 'RFC 7143 §9.2.1',
+      level: 'MUST',
+      text: 'cldd secret makes secrets of 128 random bits, another each time, that the configuration takes and that let in',
+      needs: () => true,
+      async run(t) {
+        const { at, folder, reload } = await withUsers(t, {});
+        const made = new Set<string>();
+        for (let n = 0; n < 8; n++) {
+          const file = join(folder, `made-${n}`);
+          await succeed(PROGRAM, ['secret', file], { env: PROGRAM_ENVIRONMENT });
+          made.add(readFileSync(file, 'latin1').trimEnd());
+        }
+        t.equal(made.size, 8);
+        for (const secret of made) t.equal(Buffer.from(secret, 'base64').length, 16, '128 bits');
+        const users = [{ name: 'made', secretFile: 'made-0' }];
+        await reload({ portals: [ANY_PORT], targets: [site.target('a', { authentication: { users } })] });
+        const [secret = ''] = made;
+        const session = await chapLogin(at('a'), { name: 'made', secret });
+        t.same(await session.fence(), []);
+      },
+    },
+    {
+      id: 'CHAP-28',
+      clause: 'RFC 7143 §9.2.1',
+      level: 'MUST',
+      text: 'a response that is made with the target’s own secret is a failure of authentication, and ends the connection',
+      async run(t, target) {
+        const { name, mutualSecret, mutualName } = user(target);
+        for (const user of [name, mutualName]) {
+          const state = await challenged(target);
+          const response = respond('md5', state.identifier, mutualSecret, state.challenge);
+          const { pdu } = await finish(state, { CHAP_N: user, CHAP_R: hex(response) });
+          t.equal(pdu.loginStatus, LOGIN_STATUS.AUTHENTICATION_FAILURE, user);
+          t.same(await state.session.connection.untilClosed(), []);
+        }
       },
     },
     {

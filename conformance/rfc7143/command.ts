@@ -284,7 +284,7 @@ const rejects: readonly Requirement[] = [
   },
   {
     id: 'CMD-27',
-    clause: 'RFC 7143 §11.4.7',
+    clause: 'RFC 7143 §11.4.7, §10.2',
     level: 'MUST',
     text: 'every CHECK CONDITION brings its sense data along (autosense)',
     async run(t, target) {
@@ -315,7 +315,7 @@ const rejects: readonly Requirement[] = [
 const residuals: readonly Requirement[] = [
   {
     id: 'CMD-20',
-    clause: 'RFC 7143 §11.4.5.1, §11.7.3',
+    clause: 'RFC 7143 §11.4.5.1, §11.4.5.2, §11.7.3',
     level: 'MUST',
     text: 'a read that yields less than expected sets U and the residual count',
     async run(t, target) {
@@ -331,7 +331,7 @@ const residuals: readonly Requirement[] = [
   },
   {
     id: 'CMD-21',
-    clause: 'RFC 7143 §11.4.5.1, §11.3.4',
+    clause: 'RFC 7143 §11.4.5.1, §11.4.5.2, §11.3.4',
     level: 'MUST',
     text: 'a read that would yield more than expected sends what was expected, O and the residual count',
     async run(t, target) {
@@ -349,7 +349,7 @@ const residuals: readonly Requirement[] = [
   },
   {
     id: 'CMD-22',
-    clause: 'RFC 7143 §11.4.5.1',
+    clause: 'RFC 7143 §11.4.5.1, §11.4.5.2',
     level: 'MUST',
     text: 'a write that takes less than expected asks for no more, and sets U and the residual count',
     async run(t, target) {
@@ -367,7 +367,7 @@ const residuals: readonly Requirement[] = [
   },
   {
     id: 'CMD-23',
-    clause: 'RFC 7143 §11.4.5.1',
+    clause: 'RFC 7143 §11.4.5.1, §11.4.5.2',
     level: 'MUST',
     text: 'a write that wants more than expected takes what there is, and sets O and the residual count',
     async run(t, target) {
@@ -673,7 +673,7 @@ const headers: readonly Requirement[] = [
   },
   {
     id: 'CMD-32',
-    clause: 'RFC 7143 §11.2.2.2, §11.4.1, §11.4.5.2',
+    clause: 'RFC 7143 §11.2.2.2, §11.4.1, §11.4.5.2, §11.7.3, §11.4.6',
     level: 'MUST',
     text: 'the residuals of a bidirectional command are counted apart, that of the read in bytes 40 to 43 with the flags o and u',
     async run(t, target) {
@@ -739,7 +739,7 @@ const headers: readonly Requirement[] = [
   },
   {
     id: 'CMD-35',
-    clause: 'RFC 7143 §2.4, RFC 7144 (command priority)',
+    clause: 'RFC 7143 §2.4, §11; RFC 7144 §5.1.1',
     level: 'MUST',
     text: 'reserved fields of a request are ignored by a receiver',
     async run(t, target) {

@@ -462,7 +462,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'MC-13',
-    clause: 'RFC 7143 §4.2.2.3.2, §4.2.2.3.3, §4.2.2.3.4',
+    clause: 'RFC 7143 §4.2.2.3.2, §4.2.2.3.3, §4.2.2.3.4, §11.6.1, §13.23',
     level: 'MUST',
     text: 'with ResponseFence or FastAbort the response to a reset waits until all connections have acknowledged, and later ones until it is acknowledged',
     async run(t, target) {

@@ -105,7 +105,7 @@ export const discovery: readonly Requirement[] = [
   },
   {
     id: 'DISC-05',
-    clause: 'RFC 7143 §13.3',
+    clause: 'RFC 7143 §13.3, Appendix C',
     level: 'MUST',
     text: 'SendTargets=All in a normal session is refused',
     async run(t, target) {
@@ -207,7 +207,7 @@ export const discovery: readonly Requirement[] = [
   },
   {
     id: 'DISC-08',
-    clause: 'RFC 7143 §11.11.2, §13.12',
+    clause: 'RFC 7143 §11.11.2, §13.12, §11.11.6',
     level: 'MUST',
     text: 'an answer longer than the initiator’s MaxRecvDataSegmentLength comes in pieces',
     async run(t, target) {
@@ -477,7 +477,7 @@ export const discovery: readonly Requirement[] = [
   },
   {
     id: 'DISC-19',
-    clause: 'RFC 7143 §7.4.1, §13.20',
+    clause: 'RFC 7143 §7.4.1, §13.20, §13.21',
     level: 'MUST',
     text: 'a discovery session has error recovery level 0, whatever is offered',
     async run(t, target) {

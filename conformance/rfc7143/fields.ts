@@ -22,6 +22,7 @@ import type { Requirement, Tap } from './requirement.js';
 import {
   inquiry,
   read10,
+  reportLuns,
   senseTriple,
   STATUS,
   testUnitReady,
@@ -31,9 +32,11 @@ import {
 } from './scsi.js';
 import { only, Session, type LoginAnswer } from './session.js';
 import type { Target } from './target.js';
+import { WireRules } from './wire.js';
 
 const ABORT_TASK = 1;
 const ABORT_TASK_SET = 2;
+const LOGICAL_UNIT_RESET = 5;
 const TASK_REASSIGN = 8;
 const QUERY_TASK = 9;
 const COMPLETE = 0;
@@ -49,6 +52,20 @@ const LEVEL_2 = {
   DefaultTime2Wait: '0',
   DefaultTime2Retain: '10',
 } as const;
+
+/** §11.2.1.2. */
+const TARGET_OPCODES = [
+  OP.NOP_IN,
+  OP.SCSI_RESPONSE,
+  OP.TASK_MANAGEMENT_RESPONSE,
+  OP.LOGIN_RESPONSE,
+  OP.TEXT_RESPONSE,
+  OP.DATA_IN,
+  OP.LOGOUT_RESPONSE,
+  OP.R2T,
+  OP.ASYNC,
+  OP.REJECT,
+];
 
 /** A write that waits for its data. */
 async function waitingWrite(session: Session, cmdSN?: number): Promise<{ r2t: Pdu; data: Buffer }> {
@@ -95,6 +112,34 @@ async function rejectedFor(t: Tap, session: Session, pdu: Pdu, reason: number, w
   t.equal(reject.response, reason, what);
   return reject;
 }
+
+/** Every key of §13 that an initiator may send in the operational stage, each with a value that may be. */
+const KEYS: Readonly<Record<string, string>> = {
+  HeaderDigest: 'None',
+  DataDigest: 'None',
+  MaxConnections: '1',
+  InitiatorAlias: 'raw',
+  InitialR2T: 'Yes',
+  ImmediateData: 'Yes',
+  MaxRecvDataSegmentLength: '8192',
+  MaxBurstLength: '262144',
+  FirstBurstLength: '65536',
+  DefaultTime2Wait: '2',
+  DefaultTime2Retain: '20',
+  MaxOutstandingR2T: '1',
+  DataPDUInOrder: 'Yes',
+  DataSequenceInOrder: 'Yes',
+  ErrorRecoveryLevel: '0',
+  TaskReporting: 'RFC3720',
+  iSCSIProtocolLevel: '1',
+  IFMarker: 'No',
+  OFMarker: 'No',
+  IFMarkInt: '2048',
+  OFMarkInt: '2048',
+  'X#NodeArchitecture': 'Raw/1.0',
+};
+/** What a target may say of itself in a login. */
+const DECLARED = new Set(['TargetPortalGroupTag', 'TargetAlias', 'MaxRecvDataSegmentLength']);
 
 const operational = { transit: true, csg: STAGE.OPERATIONAL, nsg: STAGE.FULL_FEATURE } as const;
 
@@ -149,8 +194,8 @@ export const fields: readonly Requirement[] = [
         }),
       );
       await a.expect(OP.TEXT_RESPONSE);
-      b.knowsOfLosses = true;
-      a.connection.destroy();
+      // A task for the sake of which the connection is kept.
+      await waitingWrite(a);
       b.cmdSN = a.cmdSN;
       t.equal((await b.logout(FOR_RECOVERY, 1)).response, 0);
       const reassign = async (referencedTag: number): Promise<number> =>
@@ -346,6 +391,167 @@ export const fields: readonly Requirement[] = [
           );
         }
       }
+    },
+  },
+  {
+    id: 'FIELD-12',
+    clause: 'RFC 7143 §11, §11.2.1, §11.6.2, §11.8.1, §11.15.2; RFC 7144 §5.2.1',
+    level: 'MUST',
+    text: 'each kind of PDU that a target sends has an opcode of a target, no header segments, data only where it may, and 0 in all that is reserved',
+    async run(t, target) {
+      const session = await Session.connect(target);
+      const seen = new Map<number, Pdu>();
+      const see = (...pdus: (Pdu | undefined)[]): void => {
+        for (const pdu of pdus) if (pdu !== undefined) seen.set(pdu.opcode, pdu);
+      };
+      see((await session.enter(target, { keys: SOLICITED })).pdu);
+      const data = Buffer.alloc(session.blockBytes, 0x11);
+      see(...(await session.execute({ cdb: write10(1300, 1), write: data })).pdus);
+      see(...(await session.execute({ cdb: read10(1300, 1), read: data.length })).pdus);
+      see(...(await session.execute({ cdb: Buffer.alloc(6, 0xff) })).pdus);
+      see((await session.text({ 'X-org.example.a': '1' })).pdu, await session.manage(ABORT_TASK));
+      const other = await Session.login(target);
+      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      see(await session.expect(OP.ASYNC));
+      const { cmdSN, expStatSN } = session;
+      session.connection.send(
+        nopOut({ itt: 56, immediate: true, cmdSN, expStatSN, data: Buffer.from('echo') }),
+      );
+      see(await session.expect(OP.NOP_IN));
+      see(await rejectedFor(t, session, new Pdu().u8(0, 0x5c).u32(28, expStatSN), 5, 'unknown'));
+      see(await session.logout(0), ...(await session.connection.untilClosed()));
+      t.same([...seen.keys()].sort(), TARGET_OPCODES);
+      for (const opcode of [OP.R2T, OP.TASK_MANAGEMENT_RESPONSE, OP.LOGOUT_RESPONSE])
+        t.equal(seen.get(opcode)?.dataSegmentLength, 0);
+      // wire.ts has looked at the rest: it finds what is planted.
+      for (const pdu of seen.values()) {
+        const rules = new WireRules();
+        rules.check(pdu);
+        t.same(rules.violations, []);
+        rules.expStatSN = undefined;
+        pdu.u8(4, 1);
+        rules.check(pdu);
+        t.match(rules.violations, [/AHS/]);
+      }
+    },
+  },
+  {
+    id: 'FIELD-13',
+    clause: 'RFC 7143 §11.4.5.3',
+    level: 'MUST',
+    text: 'what an allocation length cuts off is no overflow; where less comes than was expected, by it or by itself, it is an underflow',
+    async run(t, target) {
+      const session = await Session.login(target);
+      const all = (await session.execute({ cdb: reportLuns(4096), read: 4096 })).data;
+      t.ok(all.length > 16, 'a list of more than one');
+      for (const [allocation, edtl, comes] of [
+        [16, 16, 16],
+        [16, 64, 16],
+        [4096, 4096, all.length],
+        [all.length, all.length, all.length],
+      ] as const) {
+        const outcome = await session.execute({ cdb: reportLuns(allocation), read: edtl });
+        t.equal(outcome.data.length, comes);
+        t.notOk(outcome.overflow);
+        t.same([outcome.underflow, outcome.residual], [edtl > comes, edtl - comes]);
+        t.equal(outcome.data.readUInt32BE(0), all.length - 8, 'LUN LIST LENGTH is not cut');
+      }
+    },
+  },
+  {
+    id: 'FIELD-14',
+    clause: 'RFC 7143 §11.12.5, §11.12.6, §11.12.7, §11.13.5',
+    level: 'MUST',
+    text: 'ISID, TSIH, CID and ITT of the first Login Request count: a later one of the same login that has others is refused with 0200h, and the connection closed',
+    async run(t, target) {
+      for (const change of [{ isid: isid(0x2001) }, { tsih: 99 }, { cid: 9 }, { itt: 77 }]) {
+        const session = await Session.connect(target);
+        const id = target.freshIsid();
+        await session.loginStep({ transit: false, csg: STAGE.OPERATIONAL, isid: id }, namesFor(target));
+        const { pdu } = await session.loginStep({ ...operational, isid: id, ...change });
+        t.equal(pdu.loginStatus, LOGIN_STATUS.INITIATOR_ERROR, Object.keys(change)[0]);
+        t.same(await session.connection.untilClosed(), []);
+      }
+    },
+  },
+  {
+    id: 'FIELD-15',
+    clause: 'RFC 7143 §11.12.10, §11.13.6, §11.13.8',
+    level: 'MUST',
+    text: 'no key of §13 is one that the target does not know, and a response that grants T proposes nothing: it answers, and declares',
+    async run(t, target) {
+      const { answer } = await answerTo(target, target.freshIsid(), KEYS);
+      t.equal(answer.pdu.loginStatus, 0);
+      t.ok(answer.pdu.final);
+      for (const [key, value] of answer.keys) {
+        t.not(value, 'NotUnderstood', key);
+        t.ok(key in KEYS || DECLARED.has(key), `${key} is an answer, or a declaration`);
+      }
+      const answered = new Set(answer.keys.map(([key]) => key));
+      t.same(
+        Object.keys(KEYS).filter((key) => !answered.has(key)),
+        ['InitiatorAlias', 'X#NodeArchitecture'],
+        'all but declarations are answered',
+      );
+    },
+  },
+  {
+    id: 'FIELD-16',
+    clause: 'RFC 7143 §13, §13.2, §13.10',
+    level: 'MUST',
+    text: 'keys that belong to the leading login are rejected on another connection, and what the session has agreed on stays',
+    needs: ({ pid }) => pid !== undefined,
+    async run(t, target) {
+      const keys = { ...SOLICITED, MaxConnections: '2', MaxBurstLength: '4096' };
+      const lead = await Session.login(target, { keys, cid: 1 });
+      const offered = {
+        InitialR2T: 'No',
+        MaxBurstLength: '65536',
+        MaxConnections: '1',
+        ErrorRecoveryLevel: '0',
+      };
+      const second = await join(target, lead, 2, { keys: offered });
+      for (const key of Object.keys(offered)) t.equal(second.agreed.get(key), 'Reject', key);
+      second.cmdSN = lead.cmdSN;
+      const write = Buffer.alloc(8192, 0x21);
+      const outcome = await second.execute({ cdb: write10(1400, 8192 / lead.blockBytes), write });
+      t.same(
+        outcome.r2ts.map(({ desiredLength }) => desiredLength),
+        [4096, 4096],
+      );
+      t.equal(outcome.status, STATUS.GOOD);
+    },
+  },
+  {
+    id: 'FIELD-17',
+    clause: 'RFC 7143 §11.16',
+    level: 'MUST',
+    text: 'what a SNACK brings again carries ExpCmdSN and MaxCmdSN of now, an R2T StatSN, too',
+    async run(t, target) {
+      const session = await Session.login(target, { keys: { ...SOLICITED, ErrorRecoveryLevel: '1' } });
+      if (session.agreed.get('ErrorRecoveryLevel') !== '1') return;
+      session.acknowledged = session.expStatSN;
+      const { r2t, data } = await waitingWrite(session);
+      const read = session.blockBytes;
+      const itt = session.sendCommand({ cdb: read10(0, 1), read });
+      const [dataIn, response] = (await session.finish(itt, { read })).pdus;
+      if (dataIn === undefined || response === undefined) throw new Error('data or status is missing');
+      for (let n = 0; n < 3; n++) await session.execute({ cdb: testUnitReady() });
+      const now = session.connection.rules.expStatSN;
+      const { expStatSN } = session;
+      for (const [first, type, tag, begin] of [
+        [dataIn, SNACK.DATA_OR_R2T, itt, 0],
+        [response, SNACK.STATUS, 0xffffffff, response.statSN],
+        [r2t, SNACK.DATA_OR_R2T, r2t.itt, 0],
+      ] as const) {
+        session.connection.send(snack({ type, itt: tag, expStatSN, begin, run: 1 }));
+        const again = await session.expect(first.opcode);
+        t.equal(again.expCmdSN, session.cmdSN, `ExpCmdSN of ${first.opcode}`);
+        t.ok(again.expCmdSN > first.expCmdSN && again.maxCmdSN > first.maxCmdSN);
+        t.equal(again.statSN, first === r2t ? now : first.statSN, 'StatSN');
+      }
+      session.answerR2T(r2t, data);
+      t.equal((await session.finish(r2t.itt, {})).status, STATUS.GOOD);
     },
   },
   {

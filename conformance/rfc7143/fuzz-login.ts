@@ -36,15 +36,18 @@ export async function fuzzLogins(
     report.connections++;
     let answer: Pdu | undefined;
     let discovers = false;
+    let answers = '';
     for (let n = 0; n < REQUESTS_MAX; n++) {
       const fields = stageOf(answer, random);
       const text = answer?.continues === true && random(8) > 0 ? Buffer.alloc(0) : textOf(n, target, random);
       discovers ||= text.includes('SessionType=Discovery');
       answer = await say(session, fields, text, random, report);
       if (answer === undefined || answer.loginStatus !== 0) break;
+      answers += answer.data.toString('latin1');
       if (!answer.final) continue;
       // A discovery session is open to all here, and serves no command. In others no stage may be left.
       const full = answer.nsg === FULL_FEATURE;
+      session.connection.headerDigest = answers.includes('HeaderDigest=CRC32C\0');
       if (full) session.sendCommand({ cdb: testUnitReady() });
       if (!discovers || (full && (await session.next())?.opcode === OP.SCSI_RESPONSE))
         throw new Error(`a stranger is let in: seed ${options.seed}, connection ${report.connections}`);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { fuzz } from './fuzz.js';
 import { fuzzLogins } from './fuzz-login.js';
+import { HEAP_REPORT, heldKib } from './heap.js';
 import { chapLogin } from './chap.js';
 import { read10, STATUS, write10 } from './scsi.js';
 import { Session } from './session.js';
@@ -12,6 +13,8 @@ import { startTarget, type Target } from './target.js';
 const pdus = Number(process.env['FUZZ_PDUS'] ?? 10_000);
 const seed = Number(process.env['FUZZ_SEED'] ?? 1);
 const GROWTH_KIB_MAX = 131_072;
+/** However many strangers come: the addresses of 4,096 of them (failed-logins.ts), and code that runs for the first time. */
+const HELD_KIB_MAX = 2048;
 /** Far behind everything that the fuzzer writes to. */
 const QUIET_LBA = 100_000;
 
@@ -61,16 +64,17 @@ void t.test('the fuzzer of logins finds the way around CHAP that was mended once
 });
 
 void t.test(
-  `${logins} login requests of strangers (seed ${seed}): nobody is let in, and the target serves on`,
+  `${logins} login requests of strangers (seed ${seed}): nobody is let in, the target serves on, and holds no more than before`,
   async (t) => {
-    const locked = await startTarget({ chap });
+    const locked = await startTarget({ chap, planted: HEAP_REPORT });
     t.teardown(() => locked.stop());
     await fuzzLogins(locked, { seed, pdus: WARM_UP });
-    const warmKib = residentKib(locked);
+    const warmKib = await heldKib(locked);
     const report = await fuzzLogins(locked, { seed: seed + 1, pdus: logins });
     t.comment(`${report.pdus} login requests on ${report.connections} connections, seed ${seed}`);
-    const grownKib = residentKib(locked) - warmKib;
-    t.ok(grownKib < GROWTH_KIB_MAX, `the daemon grew by ${grownKib} KiB`);
+    const grownKib = (await heldKib(locked)) - warmKib;
+    t.comment(`the daemon holds ${grownKib} KiB more, after a collection`);
+    t.ok(grownKib < HELD_KIB_MAX);
     const session = await chapLogin(locked, USER);
     t.same(await session.fence(), [], 'who knows the secret gets in');
     session.connection.destroy();

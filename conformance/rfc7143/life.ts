@@ -10,7 +10,7 @@ const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
 const nop: readonly Requirement[] = [
   {
     id: 'NOP-01',
-    clause: 'RFC 7143 §11.18.3, §11.19',
+    clause: 'RFC 7143 §11.18.3, §11.19, §11.18.1',
     level: 'MUST',
     text: 'a ping is answered with its ITT, the reserved TTT and its data',
     async run(t, target) {
@@ -87,6 +87,10 @@ const nop: readonly Requirement[] = [
         t.equal(ping.opcode, OP.NOP_IN);
         t.equal(ping.itt, NO_TAG);
         t.not(ping.ttt, NO_TAG);
+        t.ok(
+          ping.bhs.subarray(8, 16).every((byte) => byte === 0),
+          'LUN 0, which every initiator may address',
+        );
         const { cmdSN, expStatSN } = session;
         const answer = nopOut({ itt: NO_TAG, ttt: ping.ttt, cmdSN, expStatSN, immediate: true });
         session.connection.send(answer.bytes(8, ping.bhs.subarray(8, 16)));

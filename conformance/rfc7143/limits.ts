@@ -277,7 +277,7 @@ export const limits: readonly Requirement[] = [
   },
   {
     id: 'LIM-11',
-    clause: 'RFC 7143 §4.2.2.1',
+    clause: 'RFC 7143 §4.2.2.1, §11.4.11, §11.19.1',
     level: 'MUST',
     text: 'a window of one command opens again with each answer, and by a NOP-In without a tag where a command ends without one',
     async run(t) {

@@ -142,7 +142,7 @@ const start: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-06',
-    clause: 'RFC 7143 §13.9',
+    clause: 'RFC 7143 §13.9, §11.13.8',
     level: 'MUST',
     text: 'the first response of a normal session declares TargetPortalGroupTag, no later one does',
     async run(t, target) {
@@ -557,14 +557,14 @@ const names: readonly Requirement[] = [
 const sessions: readonly Requirement[] = [
   {
     id: 'LOGIN-60',
-    clause: 'RFC 7143 §6.3.1, §11.13.5',
+    clause: 'RFC 7143 §6.3.1, §11.13.5, §11.12.6',
     level: 'MUST',
     text: 'a TSIH that no session has is refused with 020Ah',
     run: (t, target) => refused(t, target, [LOGIN_STATUS.SESSION_DOES_NOT_EXIST], { tsih: 0xfedc }),
   },
   {
     id: 'LOGIN-61',
-    clause: 'RFC 7143 §6.3.1',
+    clause: 'RFC 7143 §6.3.1, §11.12.6',
     level: 'MUST',
     text: 'the TSIH of a session together with another ISID is refused with 020Ah',
     async run(t, target) {

@@ -190,7 +190,7 @@ const RULES: readonly Rule[] = [
   },
   {
     id: 'NEG-15',
-    clause: 'RFC 7143 §13.24, RFC 7144 (iSCSIProtocolLevel)',
+    clause: 'RFC 7143 §13.24; RFC 7144 §7.1.1',
     text: 'iSCSIProtocolLevel is the minimum of both sides',
     key: 'iSCSIProtocolLevel',
     offers: [

@@ -344,6 +344,20 @@ export const portals: readonly Requirement[] = [
     },
   },
   {
+    id: 'PORT-16',
+    clause: 'RFC 7143 §15',
+    level: 'MUST',
+    text: 'a portal without a port listens on 3260',
+    async run(t) {
+      const { at } = await startSite(t, ['a'], () => ({
+        portals: [{ listen: '127.88.32.60' }],
+        targets: [site.target('a')],
+      }));
+      t.equal(at('a').port, 3260);
+      t.same(await (await Session.login(at('a'))).fence(), []);
+    },
+  },
+  {
     id: 'PORT-15',
     clause: 'RFC 1122 §4.2.3.4',
     level: 'ROBUST',

@@ -125,7 +125,7 @@ const needs = (target: Target): boolean => target.pid !== undefined;
 const rows: readonly Omit<Requirement, 'needs'>[] = [
   {
     id: 'REASSIGN-01',
-    clause: 'RFC 7143 §7.2.2, §11.5.6',
+    clause: 'RFC 7143 §7.2.2, §11.5.6, §11.5.1, §11.6',
     level: 'MUST',
     text: 'a read whose connection broke is reassigned: data come from ExpDataSN on, then the status with a StatSN of the new connection',
     async run(t, target) {
@@ -238,7 +238,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'REASSIGN-05',
-    clause: 'RFC 7143 §7.2.1',
+    clause: 'RFC 7143 §7.2.1, §11.14',
     level: 'MUST',
     text: 'commands of the failed connection that were not delivered are taken when they are retried on another one',
     async run(t, target) {

@@ -159,7 +159,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'ERL-04',
-    clause: 'RFC 7143 §11.16.1 (type 1)',
+    clause: 'RFC 7143 §11.16.1 (type 1), §11.4.9',
     level: 'MUST',
     text: 'a Status SNACK brings responses of any kind again, as they were',
     async run(t, target) {
@@ -194,7 +194,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'ERL-05',
-    clause: 'RFC 7143 §11.7.2, §11.16.2',
+    clause: 'RFC 7143 §11.7.2, §11.16.2, §11.7.4',
     level: 'MUST',
     text: 'the A bit comes at the end of a burst at most, with tag and LUN; DataACK releases what lies before it',
     async run(t, target) {
@@ -235,7 +235,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'ERL-06',
-    clause: 'RFC 7143 §11.16.3, §11.4.4, §11.4.7',
+    clause: 'RFC 7143 §11.16.3, §11.4.4, §11.4.7, §11.4.9, §11.16.5',
     level: 'MUST',
     text: 'an R-Data SNACK brings unacknowledged data cut anew, and a response with its tag and the same StatSN',
     async run(t, target) {

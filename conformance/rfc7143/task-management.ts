@@ -367,7 +367,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-23',
-    clause: 'RFC 7143 §4.2.3.4, §13.23',
+    clause: 'RFC 7143 §4.2.3.4, §13.23, §10.7',
     level: 'MUST',
     text: 'with FastAbort a multi-task abort does not wait for data that was asked for, and what comes late is dropped',
     async run(t, target) {
@@ -385,7 +385,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-24',
-    clause: 'RFC 7143 §4.2.3.3',
+    clause: 'RFC 7143 §4.2.3.3, §13.23',
     level: 'MUST',
     text: 'without FastAbort the response to a multi-task abort comes after the data that R2Ts have asked for',
     async run(t, target) {
@@ -635,7 +635,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-30',
-    clause: 'RFC 7144 (task management functions)',
+    clause: 'RFC 7144 §4.1, §6.3, §6.4',
     level: 'MUST',
     text: 'QUERY TASK gives Function succeeded for a task that is there, and Function complete for one that is not',
     async run(t, target) {
@@ -650,7 +650,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-31',
-    clause: 'RFC 7144 (task management functions)',
+    clause: 'RFC 7144 §4.1, §6.3, §6.4',
     level: 'MUST',
     text: 'QUERY TASK SET gives Function succeeded while the nexus has a task in the set, else Function complete',
     async run(t, target) {
@@ -667,7 +667,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-32',
-    clause: 'RFC 7144 (task management functions)',
+    clause: 'RFC 7144 §4.1, §6.3, §6.4, §6.5',
     level: 'MUST',
     text: 'I_T NEXUS RESET ends the tasks of the nexus and drops all connections of its session, not those of another; the next one is told of the loss',
     async run(t, target) {
@@ -685,11 +685,26 @@ export const taskManagement: readonly Requirement[] = [
       t.same(await session.connection.untilClosed(), [], 'nothing of the task, and the end');
       const again = await Session.login(target, { isid: session.isid, keepUnitAttention: true });
       t.equal(senseTriple((await again.execute({ cdb: testUnitReady() })).sense), '06/29/07');
+
+      // Nothing is kept to be reassigned, whatever was agreed on.
+      const keys = { ...LEVEL_2, ErrorRecoveryLevel: '2', MaxConnections: '2', DefaultTime2Retain: '60' };
+      const lead = await Session.login(target, { keys, cid: 1 });
+      if (lead.agreed.get('ErrorRecoveryLevel') !== '2') return;
+      const { isid, tsih } = lead;
+      const join = (cid: number): Promise<Session> =>
+        Session.login(target, { isid, tsih, cid, cmdSN: lead.cmdSN, keepUnitAttention: true });
+      const second = await join(2);
+      await waitingWrite(second, 900);
+      lead.cmdSN = second.cmdSN;
+      t.equal((await lead.manage(I_T_NEXUS_RESET)).response, COMPLETE);
+      t.same(await lead.connection.untilClosed(), []);
+      t.same(await second.connection.untilClosed(), []);
+      await t.rejects(join(3), /020ah/);
     },
   },
   {
     id: 'TMF-33',
-    clause: 'RFC 7144 (task management functions)',
+    clause: 'RFC 7144 §4.1, §6.3, §6.4',
     level: 'MUST',
     text: 'QUERY ASYNCHRONOUS EVENT tells whether a unit attention is pending, and which, without clearing it',
     async run(t, target) {
@@ -716,7 +731,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-34',
-    clause: 'RFC 7144 (protocol level)',
+    clause: 'RFC 7144 §4.1, §7.1.1',
     level: 'SHOULD',
     text: 'functions 9 to 12 are refused below protocol level 2',
     async run(t, target) {

@@ -132,7 +132,7 @@ const proposals: readonly Requirement[] = [
   },
   {
     id: 'NEG-45',
-    clause: 'RFC 7143 §13.3',
+    clause: 'RFC 7143 §13.3, Appendix C',
     level: 'MUST',
     text: 'SendTargets during a login is refused, in both stages and session types, and tells of no target',
     async run(t, target) {
@@ -422,7 +422,7 @@ const tags: readonly Requirement[] = [
   },
   {
     id: 'TEXT-10',
-    clause: 'RFC 7143 §11.11.1, §11.11.4',
+    clause: 'RFC 7143 §11.11.1, §11.11.4, §11.10.4',
     level: 'MUST',
     text: 'a Text Response with F carries the reserved TTT, one without F another one',
     async run(t, target) {

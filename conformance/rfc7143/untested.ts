@@ -14,7 +14,7 @@ export const untested: readonly Untested[] = [
     why: 'never sent: nothing that changes here is worth it, since Linux answers it by dropping the session',
   },
   {
-    clause: 'RFC 7143 §9.3',
+    clause: 'RFC 7143 §9.1, §9.3',
     level: 'MUST',
     text: 'IPsec is implemented',
     why: 'it lies below TCP, in the operating system: the daemon has the same sockets with it and without, and nothing of it is in this program that a test could look at',

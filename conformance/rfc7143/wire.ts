@@ -132,6 +132,8 @@ export class WireRules {
         );
       }
     }
+    if ((pdu.opcode === OP.TEXT_RESPONSE || pdu.opcode === OP.LOGIN_RESPONSE) && pdu.continues && pdu.final)
+      this.#add(pdu, 'continues and ends (§11.11.2, §11.13.7)');
     if (pdu.opcode === OP.NOP_IN && pdu.itt === NO_TAG && pdu.data.length > 0)
       this.#add(pdu, 'has data, though nobody asked for it (§11.19)');
     if (pdu.opcode === OP.SCSI_RESPONSE && pdu.scsiStatus === CHECK_CONDITION && pdu.sense.length === 0)

@@ -57,6 +57,11 @@ export function build(raw: RawConfiguration, file: string, complain: Complain): 
       '/limits',
       `firstBurstBytes (${limits.firstBurstBytes}) must not exceed maxBurstBytes (${limits.maxBurstBytes})`,
     );
+  const discoveryAuthentication = checks.authentication(
+    raw.discovery?.authentication,
+    '/discovery/authentication',
+  );
+  checks.secretsOfBothDirections();
   const { controlSocket } = raw;
   const socket = controlSocket === undefined ? defaultControlSocket() : checks.path(controlSocket);
   if (Buffer.byteLength(socket) > SOCKET_PATH_BYTES_MAX)
@@ -67,10 +72,7 @@ export function build(raw: RawConfiguration, file: string, complain: Complain): 
   return {
     portals,
     targets,
-    discoveryAuthentication: checks.authentication(
-      raw.discovery?.authentication,
-      '/discovery/authentication',
-    ),
+    discoveryAuthentication,
     controlSocket: socket,
     logLevel: raw.logLevel ?? 'info',
     ...(raw.metrics === undefined ? {} : { metrics: checks.metrics(raw.metrics.listen ?? DEFAULT_METRICS) }),
@@ -85,6 +87,9 @@ class Checks {
   readonly #complain: Complain;
   readonly #targetNames = new Map<string, string>();
   readonly #partitions = new Map<string, string>();
+  /** Secrets of users, and those by which the targets and discovery prove themselves, with where they stand. */
+  readonly #userSecrets: Buffer[] = [];
+  readonly #ownSecrets: { secret: Buffer; path: string }[] = [];
 
   constructor(folder: string, complain: Complain) {
     this.#folder = folder;
@@ -185,14 +190,19 @@ class Checks {
     const options: AuthenticationOptions = { users, algorithms: raw.algorithms ?? DEFAULT_ALGORITHMS };
     if (raw.mutual !== undefined) {
       const mutual = this.#user(raw.mutual, `${path}/mutual`);
-      if (mutual.secret.length > 0 && users.some(({ secret }) => secret.equals(mutual.secret)))
-        this.#complain(
-          `${path}/mutual/${raw.mutual.secretFile === undefined ? 'secretCredential' : 'secretFile'}`,
-          'the same secret in both directions is forbidden (RFC 7143 §9.2.1)',
-        );
+      const key = raw.mutual.secretFile === undefined ? 'secretCredential' : 'secretFile';
+      this.#ownSecrets.push({ secret: mutual.secret, path: `${path}/mutual/${key}` });
       options.mutual = mutual;
     }
+    this.#userSecrets.push(...users.map(({ secret }) => secret));
     return options;
+  }
+
+  /** A user of one target could pretend to be another target that has the same secret. */
+  secretsOfBothDirections(): void {
+    for (const { secret, path } of this.#ownSecrets)
+      if (secret.length > 0 && this.#userSecrets.some((other) => other.equals(secret)))
+        this.#complain(path, 'the same secret in both directions is forbidden (RFC 7143 §9.2.1)');
   }
 
   #user(raw: RawUser, path: string): ChapUser {
