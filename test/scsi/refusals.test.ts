@@ -351,6 +351,7 @@ void t.test('Whatever step of a command fails, its end says so (SBC-5 §4.18)', 
   master.waits = true;
   t.equal(await run(compareAndWrite, pair), '04/44/00', 'a medium that breaks its word');
   t.match(b.warnings.at(-1)?.message, /refused a write that it had allowed/);
+  t.match(b.warnings.at(-1)?.fields, { unit: 'master', position: 4096, bytes: 512 });
   t.equal(await run(cdb10(0x2e, 8, 1), block), '', 'WRITE AND VERIFY waits');
   t.equal(await run(cdb10(0x2e, 8, 1, 0x02), block), '', 'BYTCHK, too');
   t.equal(master.bytes[8 * 512], 7);

@@ -6,7 +6,7 @@ import type { Nexus } from '../../src/scsi/nexus.js';
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../../src/scsi/port.js';
 import { parseTransportIds, transportId } from '../../src/scsi/commands/transport-id.js';
 import { BOTH, bench, cdb10, cdb16, fieldOf, MemoryMedium, MemoryState } from './support.js';
-import type { Bench } from './support.js';
+import type { Bench, Outcome } from './support.js';
 
 const A = 'iqn.2024-01.org.example:a';
 const B = 'iqn.2024-01.org.example:b';
@@ -101,13 +101,22 @@ void t.test(
 void t.test('A LUN field in an addressing method that there is not names nothing (SAM-6 §4.7)', async (t) => {
   const b = bench();
   const a = b.login(A);
-  const at = async (lunHigh: number): Promise<string> => {
-    const task = b.start(a, 0, TUR, undefined, (given) => (given.lunHigh = lunHigh));
+  const at = async (lunHigh: number, lunLow = 0, nexus = a, cdb = TUR): Promise<string> => {
+    const task = b.start(nexus, 0, cdb, undefined, (given) => {
+      given.lunHigh = lunHigh;
+      given.lunLow = lunLow;
+    });
     return (await task.whenEnded()).code;
   };
   t.equal(await at(0x4001_0000), '', 'flat space: LUN 1');
   for (const lunHigh of [0x8000_0000, 0xc000_0000 | 0, 0x0100_0000]) t.equal(await at(lunHigh), '05/25/00');
+  t.equal(await at(0x0000_0001), '05/25/00', 'a second level');
+  t.equal(await at(0, 1), '05/25/00', 'a fourth');
+  t.equal(await at(1, 1), '05/25/00');
   const blind = b.login(B, { luns: [] });
+  const REPORT_LUNS = [0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0];
+  t.equal(await at(0x4000_0000, 0, blind, REPORT_LUNS), '', 'LUN 0 in flat space');
+  t.equal(await at(0, 1, blind, REPORT_LUNS), '05/25/00');
   const luns = await b.run(blind, 0, [0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 15, 0, 0]);
   t.equal(luns.code, '05/24/00', 'REPORT LUNS without a LUN 0: no room for its header (SPC-6 §6.34)');
   t.equal((await b.run(blind, 0, [0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0])).data.length, 8);
@@ -205,6 +214,12 @@ void t.test('TransportIDs: by device or by port; a damaged list is none (SPC-6 �
   t.equal(parseTransportIds(list, 0), undefined, 'empty');
   t.equal(parseTransportIds(list, transportId(A).length + 3), undefined, 'ends in a header');
   t.equal(parseTransportIds(list, list.length - 4), undefined, 'ends in a name');
+  t.equal(parseTransportIds(list.subarray(0, -8), list.length), undefined, 'of which a part has come');
+  t.equal(parseTransportIds(Buffer.concat([Buffer.from([0x05, 0, 0, 20]), Buffer.alloc(20)]), 24), undefined);
+  const long = (bytes: number): Buffer =>
+    Buffer.concat([Buffer.from([0x05, 0, bytes >>> 8, bytes & 255]), Buffer.alloc(bytes, 'a')]);
+  t.same(parseTransportIds(long(300), 304), ['a'.repeat(300)]);
+  t.equal(parseTransportIds(long(304), 308), undefined, 'longer than any name');
   const full = Buffer.concat([Buffer.from([0x05, 0, 0, 20]), Buffer.from('iqn.2024-01.org.exam')]);
   t.same(parseTransportIds(full, 24), ['iqn.2024-01.org.exam'], 'a name without room for its zero byte');
   t.end();
@@ -222,8 +237,19 @@ void t.test('A length that is too long is named where its CDB has it (SBC-5 §5)
     [cdb16(0x88, 0, 16_385), 10],
   ] as const) {
     const outcome = await b.run(a, 0, Buffer.from(cdb));
-    t.same([outcome.code, fieldOf(outcome)], ['05/24/00', at]);
+    t.same([outcome.code, fieldOf(outcome), outcome.ends], ['05/24/00', at, 1]);
   }
+  t.equal((await b.run(a, 0, cdb16(0x88, 0, 16_384), undefined, 512)).status, 0, 'as long as may be');
+});
+
+void t.test('A range beyond the end is told by its first block, once (SBC-5 §4.18.1)', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  const end = b.master.capacityBytes / 512;
+  const { code, sense, ends, data } = await b.run(a, 0, cdb10(0x28, end - 1, 2));
+  t.same([code, sense?.[0], sense?.readUInt32BE(3), ends, data.length], ['05/21/00', 0xf0, end - 1, 1, 0]);
+  const six = await b.run(a, 0, [0x08, 0, 0, 0, 0, 0]);
+  t.equal(six.data.length, 256 * 512, 'READ (6) of no blocks is of 256');
 });
 
 void t.test('A piece that fails ends the command once, and nothing is written behind it', async (t) => {
@@ -275,6 +301,30 @@ void t.test('COMPARE AND WRITE with FUA is durable before GOOD (SBC-5 §5.3)', a
   await write(0x08);
   t.equal(b.master.flushes, 1);
 });
+
+void t.test(
+  'COMPARE AND WRITE tells where it differs, and counts what it has written (SBC-5 §5.3)',
+  async (t) => {
+    const b = bench();
+    const a = b.login(A);
+    const statistics = a.paths[0]?.unit.statistics;
+    const counted = (): unknown[] => [statistics?.writeOps, statistics?.writeBytes, statistics?.flushes];
+    const compare = (blocks: number, list: Buffer, flags = 0): Promise<Outcome> => {
+      const cdb = cdb16(0x89, 8, 0, flags);
+      cdb[13] = blocks;
+      return b.run(a, 0, cdb, list);
+    };
+    const wrong = Buffer.alloc(2048);
+    wrong[700] = 1;
+    const { code, sense } = await compare(2, wrong);
+    t.same([code, sense?.[0], sense?.readUInt32BE(3)], ['0e/1d/00', 0xf0, 700]);
+    t.equal((await compare(0, Buffer.alloc(0))).status, 0);
+    t.equal((await b.run(a, 0, cdb16(0x8b, 8, 0), Buffer.alloc(0))).status, 0, 'ORWRITE');
+    t.same(counted(), [0, 0, 0], 'nothing was written');
+    t.equal((await compare(2, Buffer.alloc(2048), 0x08)).status, 0);
+    t.same(counted(), [1, 1024, 1]);
+  },
+);
 
 void t.test('A held range that fails while a command waits for it ends the command', async (t) => {
   const b = bench();

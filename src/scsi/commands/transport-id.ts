@@ -6,7 +6,7 @@ const NAME_BYTES_MAX = 300;
 
 /** The TransportID of an initiator port name. */
 export function transportId(initiatorPort: string): Buffer {
-  const name = Buffer.from(initiatorPort, 'utf8');
+  const name = Buffer.from(initiatorPort);
   const bytes = Math.max(20, Math.ceil((name.length + 1) / 4) * 4);
   const id = Buffer.alloc(4 + bytes);
   id[0] = initiatorPort.includes(',i,0x') ? FORMAT_AND_PROTOCOL.PORT : FORMAT_AND_PROTOCOL.DEVICE;
@@ -21,7 +21,6 @@ export function parseTransportIds(list: Buffer, listBytes: number): string[] | u
   const names: string[] = [];
   let at = 0;
   while (at < listBytes) {
-    if (at + 4 > listBytes) return undefined;
     const header = list[at];
     const bytes = getU16(list, at + 2);
     if (header !== FORMAT_AND_PROTOCOL.DEVICE && header !== FORMAT_AND_PROTOCOL.PORT) return undefined;
