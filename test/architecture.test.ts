@@ -1,6 +1,7 @@
 /** The rule of ARCHITECTURE.md as a test: a layer imports only what lies below it, through the agreed files. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
+import { ESLint } from 'eslint';
 import t from 'tap';
 import { packageRoot } from './package-root.js';
 
@@ -104,3 +105,39 @@ void t.test('src: no file is an archive (style: over 400 lines wants a reason)',
   t.pass('looked at every file');
   t.end();
 });
+
+/** What keeps a promise, an error or a type from getting lost unseen. */
+const HONEST = [
+  'no-empty',
+  ...[
+    'no-explicit-any',
+    'no-unsafe-argument',
+    'no-unsafe-assignment',
+    'no-unsafe-call',
+    'no-unsafe-member-access',
+    'no-unsafe-return',
+    'no-non-null-assertion',
+    'no-floating-promises',
+    'no-misused-promises',
+    'only-throw-error',
+    'prefer-promise-reject-errors',
+    'use-unknown-in-catch-callback-variable',
+    'ban-ts-comment',
+  ].map((rule) => `@typescript-eslint/${rule}`),
+];
+
+void t.test(
+  'src: the rules against any, !, lost promises and swallowed errors hold, without exceptions',
+  async (t) => {
+    const eslint = new ESLint({ cwd: root });
+    for (const file of sources(src)) {
+      const text = readFileSync(file, 'utf8');
+      t.notMatch(text, /eslint-disable|@ts-(?:ignore|expect-error|nocheck)/, relative(src, file));
+    }
+    const { rules } = (await eslint.calculateConfigForFile(join(src, 'cli/main.ts'))) as {
+      rules: Record<string, unknown[]>;
+    };
+    // 2: an error.
+    for (const rule of HONEST) t.equal(rules[rule]?.[0], 2, rule);
+  },
+);
