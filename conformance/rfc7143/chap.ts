@@ -59,7 +59,10 @@ let addresses = 0;
 export function fromElsewhere(target: Target): Target {
   if (!target.host.startsWith('127.') || target.from !== undefined) return target;
   addresses++;
-  return { ...target, from: `127.77.${addresses >> 8}.${addresses & 255}` };
+  return {
+    ...target,
+    from: `127.${64 + ((addresses >> 16) & 63)}.${(addresses >> 8) & 255}.${addresses & 255}`,
+  };
 }
 
 /** To the point where the target has sent its challenge. */
