@@ -555,6 +555,30 @@ export const fields: readonly Requirement[] = [
     },
   },
   {
+    id: 'FIELD-18',
+    clause: 'RFC 7143 §11.7.7',
+    level: 'SHOULD',
+    text: 'Data-In without F are filled to whole words, also where the declared lengths are none; a ping is echoed to the last byte',
+    async run(t, target) {
+      for (const level of ['0', '1']) {
+        const session = await Session.login(target, {
+          keys: { MaxRecvDataSegmentLength: '1001', MaxBurstLength: '4099', ErrorRecoveryLevel: level },
+        });
+        const read = 32 * session.blockBytes;
+        const { pdus, data } = await session.execute({ cdb: read10(0, 32), read });
+        t.equal(data.length, read);
+        const odd = pdus.filter(
+          (pdu) => pdu.opcode === OP.DATA_IN && !pdu.final && pdu.data.length % 4 !== 0,
+        );
+        t.same(odd, []);
+        const { cmdSN, expStatSN } = session;
+        const ping = nopOut({ itt: 57, immediate: true, cmdSN, expStatSN, data: Buffer.alloc(1200, 0x70) });
+        session.connection.send(ping);
+        t.equal((await session.expect(OP.NOP_IN)).data.length, 1001);
+      }
+    },
+  },
+  {
     id: 'FIELD-11',
     clause: 'RFC 7143 §11.19, §11.19.3',
     level: 'MUST',

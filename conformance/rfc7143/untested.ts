@@ -14,6 +14,12 @@ export const untested: readonly Untested[] = [
     why: 'never sent: nothing that changes here is worth it, since Linux answers it by dropping the session',
   },
   {
+    clause: 'RFC 7143 §10.2',
+    level: 'SHOULD',
+    text: 'ACA is supported',
+    why: 'it is not: a command with NACA is refused, and no initiator of today is known to send one',
+  },
+  {
     clause: 'RFC 7143 §9.1, §9.3',
     level: 'MUST',
     text: 'IPsec is implemented',

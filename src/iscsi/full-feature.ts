@@ -492,8 +492,9 @@ export class FullFeature implements TaskHost, Carrier {
   }
 }
 
+/** Whole words, which Data-In without F are to be filled to (§11.7.7). */
 const segmentBytes = (parameters: Parameters): number =>
-  Math.min(parameters.maxSendDataSegmentBytes, SEND_SEGMENT_BYTES_MAX);
+  Math.min(parameters.maxSendDataSegmentBytes, SEND_SEGMENT_BYTES_MAX) & ~3;
 
 /** Solicited data carry the LUN of their command (§11.7.4); in others the field is reserved. */
 const belongsElsewhere = ({ lunHigh, lunLow }: IscsiTask, { view, at }: Pdu, ttt: number): boolean =>

@@ -8,11 +8,10 @@ import type { AnswerFields, Pdu } from './pdu.js';
 import type { FullFeatureOwner } from './phase-owner.js';
 import type { Session } from './session.js';
 import type { TextExchange } from './text-exchange.js';
+import { SEND_SEGMENT_BYTES_MAX } from './transmit.js';
 
 /** The full feature phase as this file sees it. */
 export interface AnsweringPhase {
-  /** Longest data segment to send. */
-  readonly sendSegmentBytes: number;
   readonly parameters: Parameters;
   send(fields: AnswerFields): void;
   reject(reason: number, pdu: Pdu): void;
@@ -44,7 +43,8 @@ export class LinkRequests {
   nopOut(pdu: Pdu): void {
     const itt = pdu.view.getUint32(pdu.at + 16);
     if (itt === TAG_NONE) return;
-    const bytes = Math.min(pdu.dataBytes, this.#phase.sendSegmentBytes);
+    const { maxSendDataSegmentBytes } = this.#phase.parameters;
+    const bytes = Math.min(pdu.dataBytes, maxSendDataSegmentBytes, SEND_SEGMENT_BYTES_MAX);
     this.#phase.send({
       opcode: RESPONSE.NOP_IN,
       itt,

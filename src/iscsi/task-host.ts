@@ -17,7 +17,7 @@ export interface TaskHost extends FencedConnection {
   readonly retained: Retained | undefined;
   /** Where responses wait for others; undefined: in this session, as it is now, none has to. */
   readonly fence: ResponseFence | undefined;
-  /** Longest data segment to send. */
+  /** Longest data segment of a Data-In to send, a multiple of 4. */
   readonly sendSegmentBytes: number;
   /** StatSN of the next status, which is counted. */
   takeStatSN(): number;
