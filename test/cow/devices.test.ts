@@ -70,7 +70,7 @@ void t.test('What a device holds is told by its own mark', async (t) => {
   ] as const)
     t.equal(await Partition.probe(holding(bytes)), name, `${name}`);
   t.equal(await Partition.probe(holding([[0, 'XFSB']], 65_536)), 'xfs', 'a small file');
-  t.equal(await Partition.probe(holding([], 65_536)), undefined, 'a small file that holds nothing');
+  t.equal(await Partition.probe(holding([], 32_768)), undefined, 'a small file that holds nothing');
   t.equal(await Partition.probe(join(folder, 'nothing')), undefined);
   await t.rejects(Partition.probe(folder), { code: 'NOT_A_PARTITION' });
 });
@@ -316,7 +316,10 @@ void t.test('Logical MBR partitions are followed, also one that leads nowhere, o
   t.end();
 });
 
-/** An XFS with a log of 32 sectors from 64 KiB on, all of them of one turn; the last two are a record. */
+/**
+ * An XFS with a log of 32 sectors from 64 KiB on, all of them of one turn; the first two are a record of an ordinary
+ * transaction, and the last two one of this operation.
+ */
 function xfs(numbers: { logBlocks?: number; operation?: number; isRecord?: boolean }): [number, Buffer][] {
   const { logBlocks = 4, operation = 0x20, isRecord = true } = numbers;
   const head = Buffer.alloc(128);
@@ -328,12 +331,13 @@ function xfs(numbers: { logBlocks?: number; operation?: number; isRecord?: boole
   head[124] = 8;
   const log = Buffer.alloc(32 * 512);
   for (let at = 0; at < log.length; at += 512) log.writeUInt32BE(7, at);
-  const record = 30 * 512;
-  if (isRecord) log.writeUInt32BE(0xfeedbabe, record);
-  log.writeUInt32BE(7, record + 4);
-  log.writeUInt32BE(1, record + 40);
-  log.writeUInt32BE(32_768, record + 320);
-  log[record + 512 + 9] = operation;
+  for (const record of isRecord ? [0, 30 * 512] : []) {
+    log.writeUInt32BE(0xfeedbabe, record);
+    log.writeUInt32BE(7, record + 4);
+    log.writeUInt32BE(1, record + 40);
+    log.writeUInt32BE(32_768, record + 320);
+    log[record + 512 + 9] = record === 0 ? 0 : operation;
+  }
   return [
     [0, head],
     [65_536, log],

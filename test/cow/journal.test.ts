@@ -6,6 +6,7 @@ import { dumpStore } from '../../src/cow/dump.js';
 import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
+import { decodeBlock } from '../../src/cow/journal.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import type { Steps } from '../../src/cow/steps.js';
@@ -189,13 +190,37 @@ void t.test('A batch whose blocks do not belong together is none', async (t) => 
   for (const [what, edit] of [
     ['another epoch', (block) => void block.writeUInt32LE(block.readUInt32LE(12) + 1, 12)],
     ['another tail', (block) => void block.writeUInt32LE(block.readUInt32LE(40) - 1, 40)],
-    ['a tail that no number can be', (block) => void block.fill(0xff, 40, 48)],
     ['the number of another place', (block) => void block.writeUInt32LE(block.readUInt32LE(32) + 1, 32)],
     ['another size of the batch', (block) => void block.writeUInt16LE(4, 50)],
     ['another count of changed blocks', (block) => void block.writeUIntLE(1, 54, 6)],
     ['more records than it has room for', (block) => void block.writeUInt16LE(JOURNAL_BLOCK_RECORDS + 1, 52)],
   ] as const satisfies readonly (readonly [string, Edit])[])
     t.equal(await afterEdit(edit), 0, what);
+});
+
+void t.test('A block is one in its own place only, and with a tail that a number can be', async (t) => {
+  const store = new MemoryStore(16 << 20);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  const { superblock } = engine.core;
+  const first = engine.committer.journal.nextLsn;
+  for (const commit of [0, 1]) {
+    await write(engine, commit * UNIT_BYTES, 1);
+    await engine.committer.flushed();
+  }
+  const places = [0, 1].map((copy) => journalPosition(superblock, first + 1, copy));
+  const block = bytesAt(store, places[0], JOURNAL_BLOCK_BYTES);
+  const { journalBlocks, uuid } = superblock;
+  const slot = (first + 1) % journalBlocks;
+  t.match(decodeBlock(block, uuid, slot, journalBlocks), { lsn: first + 1, records: 1 });
+  t.equal(decodeBlock(block, uuid, slot - 1, journalBlocks), undefined);
+  block.fill(0xff, 40, 48);
+  seal(block, 'CLDDJRNL', uuid);
+  for (const place of places) store.apply(place, block);
+  const again = await reopened(store, engine);
+  t.same([shown(again, 0), shown(again, UNIT_BYTES)], [1, 0], 'what was committed before is there');
+  again.core.failure = new Error('killed');
 });
 
 void t.test('A block that a later batch proves to have been durable is missed', async (t) => {
