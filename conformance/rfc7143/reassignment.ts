@@ -21,6 +21,7 @@ import { site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
 
+const ABORT_TASK = 1;
 const ABORT_TASK_SET = 2;
 const TASK_REASSIGN = 8;
 const COMPLETE = 0;
@@ -455,6 +456,33 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.equal(again.itt, ITT);
       t.equal(again.dataSN, 0);
       t.ok(again.data.equals(response.data), 'the same sense');
+    },
+  },
+  {
+    id: 'REASSIGN-17',
+    clause: 'RFC 7143 §11.5.1',
+    level: 'SHOULD',
+    text: 'ABORT TASK of a task whose connection was logged out for recovery ends it without a status; if it had ended, its status comes again before the answer',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      await prepare(a);
+      const refCmdSN = a.cmdSN;
+      await read(a);
+      const write = Buffer.alloc(a.blockBytes, 0xab);
+      a.sendCommand({ cdb: write10(2600, 1), write, itt: ITT + 1 });
+      await a.expect(OP.R2T);
+      b.cmdSN = a.cmdSN;
+      t.equal((await b.logout(FOR_RECOVERY, 1)).response, 0);
+      b.acknowledged = b.expStatSN;
+      t.equal(
+        (await b.manage(ABORT_TASK, { referencedTag: ITT + 1, refCmdSN: refCmdSN + 1 })).response,
+        COMPLETE,
+      );
+      b.sendManage(ABORT_TASK, { referencedTag: ITT, refCmdSN });
+      const status = await b.expect(OP.SCSI_RESPONSE);
+      t.same([status.itt, status.scsiStatus, status.dataSN], [ITT, STATUS.GOOD, 8]);
+      t.equal((await b.expect(OP.TASK_MANAGEMENT_RESPONSE)).response, DOES_NOT_EXIST);
+      t.same(await b.fence(), []);
     },
   },
   {

@@ -52,6 +52,22 @@ export function reassignment(
   };
 }
 
+/**
+ * An ABORT TASK names a task of a connection that was logged out. If it had ended, and its status was not acknowledged,
+ * that comes again before the answer (§11.5.1); data don't, since nobody wants them any more.
+ */
+export function repeatStatus(session: Session, to: NewHost, itt: number): void {
+  const { retained } = to;
+  const lost = session.lost.withResponse(itt);
+  if (retained === undefined || lost?.loggedOut !== true) return;
+  const taken = lost.host.retained?.take(itt);
+  if (taken?.response !== undefined) {
+    retained.adopt(taken.task);
+    resendResponse(to, retained, taken.task, taken.response, to.takeStatSN());
+  }
+  session.lost.prune();
+}
+
 /** The task has not ended: its data, as far as they were sent, and then the rest. */
 function proceedWith(
   task: IscsiTask,

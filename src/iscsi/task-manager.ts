@@ -16,7 +16,7 @@ import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../scsi/port.js';
 import { IMMEDIATE, RESPONSE } from './constants.js';
 import type { IscsiTask } from './iscsi-task.js';
 import type { Pdu } from './pdu.js';
-import { reassignment, type NewHost } from './reassign.js';
+import { reassignment, repeatStatus, type NewHost } from './reassign.js';
 import { serialDistance } from './serial.js';
 import type { Session } from './session.js';
 import type { TaskHost } from './task-host.js';
@@ -150,6 +150,7 @@ export class TaskManager {
     const { referenced, cmdSN } = request;
     const task = this.#session.tasks.get(referenced);
     if (task === undefined) {
+      repeatStatus(this.#session, request.phase, referenced);
       const counts = this.#session.order.abort(referenced, refCmdSN, cmdSN);
       this.#respond(request, counts ? FUNCTION_COMPLETE : TASK_DOES_NOT_EXIST);
     } else if (task.lunHigh !== request.lunHigh || task.lunLow !== request.lunLow) {
