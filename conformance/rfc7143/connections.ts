@@ -4,8 +4,16 @@ import path from 'node:path';
 import { chapLogin } from './chap.js';
 import { COMMAND, dataOut, logoutRequest, OP, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, senseTriple, STATUS, testUnitReady, toldOfCleared, write10 } from './scsi.js';
-import { Session, type SessionOptions } from './session.js';
+import {
+  persistentReserveOut,
+  read10,
+  senseTriple,
+  STATUS,
+  testUnitReady,
+  toldOfCleared,
+  write10,
+} from './scsi.js';
+import { Session, type Command, type SessionOptions } from './session.js';
 import { site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
@@ -15,6 +23,11 @@ const ABORT_TASK_SET = 2;
 const CLEAR_TASK_SET = 4;
 const LOGICAL_UNIT_RESET = 5;
 const TARGET_COLD_RESET = 7;
+/** Service actions of PERSISTENT RESERVE OUT (SPC-6 §6.17.2). */
+const RESERVE = 1;
+const CLEAR = 3;
+const PREEMPT_AND_ABORT = 5;
+const REGISTER_AND_IGNORE = 6;
 const KEYS = { MaxConnections: '4', InitialR2T: 'Yes', ImmediateData: 'No' } as const;
 
 /** One more connection of a session. Its commands take their CmdSN from the first one's (`by`). */
@@ -184,7 +197,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'MC-03',
-    clause: 'RFC 7143 §4.2.2.2 (connection allegiance)',
+    clause: 'RFC 7143 §4.2.5.1',
     level: 'MUST',
     text: 'R2T, data and status of a command stay on its connection; data on another one are refused and not written',
     async run(t, target) {
@@ -197,8 +210,11 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.equal((await a.expect(OP.REJECT)).response, 4);
       b.answerR2T(r2t, data);
       t.equal((await b.finish(itt, {})).status, STATUS.GOOD);
-      const read = await a.execute({ cdb: read10(850, 1), read: blockBytes });
-      t.ok(read.data.equals(data));
+      for (const session of [a, b]) {
+        const read = await session.execute({ cdb: read10(850, 1), read: blockBytes, cmdSN: a.takeCmdSN() });
+        t.ok(read.data.equals(data), 'data and status come where they were asked for');
+      }
+      t.same([await a.fence(), await b.fence()], [[], []]);
     },
   },
   {
@@ -535,6 +551,35 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
         ],
         'then all that waited goes, where it belongs',
       );
+    },
+  },
+  {
+    id: 'MC-53',
+    clause: 'RFC 7143 §4.2.2.3.4',
+    level: 'MUST',
+    text: 'so does the status of PREEMPT AND ABORT',
+    async run(t, target) {
+      const a = await Session.login(target, {
+        keys: { ...KEYS, ImmediateData: 'Yes', TaskReporting: 'FastAbort' },
+        cid: 1,
+      });
+      const b = await join(target, a, 2);
+      const reserve = (action: number, key: number, other: number): Command => {
+        const parameters = Buffer.alloc(24);
+        parameters.writeUInt32BE(key, 4);
+        parameters.writeUInt32BE(other, 12);
+        return { cdb: persistentReserveOut(action, 24, 3), write: parameters, immediateBytes: 24 };
+      };
+      t.equal((await a.execute(reserve(REGISTER_AND_IGNORE, 0, 0xa1))).status, STATUS.GOOD);
+      t.equal((await a.execute(reserve(RESERVE, 0xa1, 0))).status, STATUS.GOOD);
+      b.acknowledged = b.expStatSN;
+      await b.fence();
+      const itt = a.sendCommand(reserve(PREEMPT_AND_ABORT, 0xa1, 0xa1));
+      t.same(await a.fence(), [], 'what was answered on the other connection is not acknowledged');
+      b.acknowledged = undefined;
+      await b.fence();
+      t.equal((await a.finish(itt, {})).status, STATUS.GOOD);
+      t.equal((await acknowledging(b, a.execute(reserve(CLEAR, 0xa1, 0)))).status, STATUS.GOOD);
     },
   },
   {

@@ -4,6 +4,7 @@ import { asynchronous } from './asynchronous.js';
 import { chap } from './chap.js';
 import { clauseTable, PARTS } from './clauses/parts.js';
 import { command } from './command.js';
+import { concepts } from './concepts.js';
 import { connections } from './connections.js';
 import { digest } from './digest.js';
 import { discovery } from './discovery.js';
@@ -24,6 +25,7 @@ import { write } from './write.js';
 
 /** Every theme by the name of its file. */
 export const THEMES: Readonly<Record<string, readonly Requirement[]>> = {
+  concepts,
   login,
   negotiation,
   text,

@@ -604,6 +604,24 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     },
   },
   {
+    id: 'REASSIGN-52',
+    clause: 'RFC 7143 §7.2.2',
+    level: 'MUST',
+    text: 'a SNACK tag that the response of a read would have had is 0 once the read is reassigned',
+    async run(t, target) {
+      const [a, b] = await pair(target);
+      await prepare(a);
+      await read(a);
+      a.connection.send(
+        snack({ type: SNACK.R_DATA, itt: ITT, expStatSN: a.expStatSN, begin: 0, run: 0, tag: 0xbeef }),
+      );
+      t.equal((await a.finish(ITT, { read: 65_536 })).pdus.at(-1)?.ttt, 0xbeef);
+      await recover(t, a, b, 1);
+      t.equal(await reassign(b), COMPLETE);
+      t.equal((await b.finish(ITT, { read: 65_536 })).pdus.at(-1)?.ttt, 0);
+    },
+  },
+  {
     id: 'REASSIGN-16',
     clause: 'RFC 7143 §7.2.2, §4.3',
     level: 'ROBUST',

@@ -1,12 +1,14 @@
 /** Error recovery within a connection, level 1 (RFC 7143 §7.1.4, §7.2.1, §7.8, §7.9, §11.7.2, §11.16). */
 import { COMMAND, dataOut, encode, nopOut, NO_TAG, OP, SNACK, snack, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
+import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
+import { join } from './connections.js';
 import { Session } from './session.js';
 import { ANY_PORT, site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
 
+const LOGICAL_UNIT_RESET = 5;
 const DIGESTS = { HeaderDigest: 'CRC32C', DataDigest: 'CRC32C' } as const;
 const LEVEL_1 = { ErrorRecoveryLevel: '1' } as const;
 const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
@@ -542,6 +544,51 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.equal((await session.expect(OP.DATA_IN)).dataSN, 0);
       session.acknowledged = undefined;
       t.same(await session.fence(), []);
+    },
+  },
+  {
+    id: 'ERL-50',
+    clause: 'RFC 7143 §7.8',
+    level: 'MUST',
+    text: 'a read whose data are asked for again and are no longer kept ends with the sense of a rejected SNACK, if its status has not gone',
+    async run(t, target) {
+      const keys = {
+        MaxConnections: '2',
+        TaskReporting: 'ResponseFence',
+        MaxRecvDataSegmentLength: '262144',
+      };
+      const session = await Session.login(target, { keys: { ...LEVEL_1, ...keys }, cid: 1 });
+      const beside = await join(target, session, 2);
+      session.connection.rules.recovers = beside.connection.rules.recovers = true;
+      const other = await Session.login(target);
+      await other.manage(LOGICAL_UNIT_RESET);
+      acknowledgeNothing(beside);
+      await beside.fence();
+      session.sendCommand({ cdb: testUnitReady() });
+      const bytes = 1_048_576;
+      const read = { cdb: read10(0, bytes / session.blockBytes), read: bytes };
+      const tags: number[] = [];
+      for (let i = 0; i < 20; i++) {
+        tags.push(session.sendCommand(read));
+        t.notOk(
+          (await session.fence()).some(({ opcode }) => opcode === OP.SCSI_RESPONSE),
+          'its status waits behind the one of the unit attention',
+        );
+      }
+      ask(session, SNACK.DATA_OR_R2T, tags[0] ?? 0, 0, 1);
+      await rejected(t, session, 3, 'SNACK reject');
+      beside.acknowledged = undefined;
+      await beside.fence();
+      const attention = await session.expect(OP.SCSI_RESPONSE);
+      t.match(senseTriple(attention.sense), /^06\/29/);
+      session.connection.send(
+        nopOut({ itt: 0x77, immediate: true, cmdSN: session.cmdSN, expStatSN: session.expStatSN }),
+      );
+      const answers = await receive(session, 21);
+      const of = (itt = 0): Pdu | undefined =>
+        answers.find((pdu) => pdu.itt === itt && pdu.opcode === OP.SCSI_RESPONSE);
+      t.equal(senseTriple(of(tags[0])?.sense ?? Buffer.alloc(0)), '0b/11/13');
+      t.equal(of(tags[19])?.scsiStatus, STATUS.GOOD);
     },
   },
   {

@@ -21,6 +21,25 @@ function cdb(length: number, opcode: number, fill: (bytes: Buffer) => void = () 
 export const testUnitReady = (): Buffer => cdb(6, 0x00);
 export const inquiry = (allocationBytes: number): Buffer =>
   cdb(6, 0x12, (bytes) => bytes.writeUInt16BE(allocationBytes, 3));
+/** INQUIRY for a page of vital product data. */
+export const inquiryPage = (page: number, allocationBytes: number): Buffer =>
+  cdb(6, 0x12, (bytes) => {
+    bytes.writeUInt8(1, 1);
+    bytes.writeUInt8(page, 2);
+    bytes.writeUInt16BE(allocationBytes, 3);
+  });
+/** PERSISTENT RESERVE IN and OUT (SPC-6 §6.16, §6.17); `type`: SCOPE and TYPE. */
+export const persistentReserveIn = (action: number, allocationBytes: number): Buffer =>
+  cdb(10, 0x5e, (bytes) => {
+    bytes.writeUInt8(action, 1);
+    bytes.writeUInt16BE(allocationBytes, 7);
+  });
+export const persistentReserveOut = (action: number, parameterBytes: number, type = 0): Buffer =>
+  cdb(10, 0x5f, (bytes) => {
+    bytes.writeUInt8(action, 1);
+    bytes.writeUInt8(type, 2);
+    bytes.writeUInt32BE(parameterBytes, 5);
+  });
 export const readCapacity10 = (): Buffer => cdb(10, 0x25);
 export const reportLuns = (allocationBytes: number): Buffer =>
   cdb(12, 0xa0, (bytes) => bytes.writeUInt32BE(allocationBytes, 6));

@@ -108,26 +108,28 @@ const proposals: readonly Requirement[] = [
   },
   {
     id: 'NEG-44',
-    clause: 'RFC 7143 §6.2',
+    clause: 'RFC 7143 §6.2, §7.12',
     level: 'MUST',
-    text: 'NotUnderstood, Irrelevant or Reject for what the target has declared is an answer, and hinders nothing',
+    text: 'NotUnderstood for what the target has declared is a protocol error, since all know the keys of the standard, and Reject a failure: the login ends with 0200h; Irrelevant hinders nothing',
     async run(t, target) {
-      for (const word of ['NotUnderstood', 'Irrelevant', 'Reject']) {
-        const session = await Session.connect(target);
-        const common = { isid: target.freshIsid() };
-        const first = await session.loginStep(
-          { ...common, transit: false, csg: OPERATIONAL },
-          namesFor(target),
-        );
-        t.match(only(first, 'TargetPortalGroupTag'), /^\d+$/);
-        t.match(only(first, 'MaxRecvDataSegmentLength'), /^\d+$/);
-        const second = await session.loginStep(
-          { ...common, transit: true, csg: OPERATIONAL, nsg: FULL_FEATURE },
-          { TargetPortalGroupTag: word, MaxRecvDataSegmentLength: word },
-        );
-        t.equal(second.pdu.loginStatus, 0, word);
-        t.same(second.keys, [], 'an answer is not answered');
-      }
+      for (const key of ['TargetPortalGroupTag', 'MaxRecvDataSegmentLength'])
+        for (const word of ['NotUnderstood', 'Reject', 'Irrelevant']) {
+          const session = await Session.connect(target);
+          const common = { isid: target.freshIsid() };
+          const first = await session.loginStep(
+            { ...common, transit: false, csg: OPERATIONAL },
+            namesFor(target),
+          );
+          t.match(only(first, key), /^\d+$/);
+          const second = await session.loginStep(
+            { ...common, transit: true, csg: OPERATIONAL, nsg: FULL_FEATURE },
+            { [key]: word },
+          );
+          const expected = word === 'Irrelevant' ? 0 : LOGIN_STATUS.INITIATOR_ERROR;
+          t.equal(second.pdu.loginStatus, expected, `${key}=${word}`);
+          if (expected === 0) t.same(second.keys, [], 'an answer is not answered');
+          else t.same(await session.connection.untilClosed(), []);
+        }
     },
   },
   {

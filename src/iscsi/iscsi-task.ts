@@ -479,6 +479,12 @@ export class IscsiTask extends Task {
     this.#finish();
   }
 
+  /** A status that waits says that the task has failed instead. */
+  failHeld(sense: Buffer): void {
+    this.#heldStatus = SCSI_CHECK_CONDITION;
+    this.#heldSense = sense;
+  }
+
   /** Its status will never be sent: the session is over, or the initiator has ended the task. */
   abandonHeld(): void {
     if (!this.#held) return;

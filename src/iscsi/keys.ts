@@ -55,6 +55,11 @@ export const KEYS: readonly KeyRule[] = [
     stages: 'security',
     initial: undefined,
   },
+  ...['CHAP_A', 'CHAP_I', 'CHAP_C', 'CHAP_N', 'CHAP_R'].map(authentication),
+  ...['KRB_AP_REQ', 'KRB_AP_REP'].map(authentication),
+  ...['SRP_U', 'SRP_GROUP', 'SRP_A', 'SRP_B', 'SRP_M', 'SRP_HM', 'SRP_N', 'SRP_g', 'SRP_s'].map(
+    authentication,
+  ),
   {
     ...CONNECTION,
     name: 'HeaderDigest',
@@ -251,6 +256,19 @@ function declared(
     leadingOnly,
     sender,
     normalOnly: false,
+    initial: undefined,
+  };
+}
+
+/** A step of an authentication method (chap.ts): out of its place, or of another method, it is known and refused (§6.2). */
+function authentication(name: string): KeyRule {
+  return {
+    ...CONNECTION,
+    name,
+    clause: 'RFC 7143 §12.1',
+    kind: 'text',
+    result: 'refuse',
+    stages: 'security',
     initial: undefined,
   };
 }

@@ -92,7 +92,7 @@ export class Negotiation {
     return changed;
   }
 
-  /** This target declares a key: the initiator may answer that it doesn't know it. */
+  /** This target declares a key, which the initiator may answer. */
   tell(name: string): void {
     this.#told.add(name);
   }
@@ -113,8 +113,9 @@ export class Negotiation {
    */
   offer(name: string, value: string, stage: NegotiationStage): string | undefined {
     const rule = keyRule(name);
-    // An answer of the initiator to a declaration of ours needs no answer, and closes nothing that is open.
-    if (ANSWERS.has(value) && this.#told.has(name)) return undefined;
+    // An answer of the initiator to a declaration of ours needs no answer, and closes nothing that is open. What else it
+    // could say is a failure: keys of the standard are understood by all (§6.2, §7.12).
+    if (value === 'Irrelevant' && this.#told.has(name)) return undefined;
     this.propose(name, value);
     if (rule === undefined) return 'NotUnderstood';
     if (rule.sender === 'target') return 'Reject';

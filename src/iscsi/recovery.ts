@@ -80,7 +80,9 @@ export class Recovery {
     this.#phase.reject(reason, pdu, nextDataSN);
     if (reason !== REJECT.SNACK_REJECT) return;
     const task = this.#session.tasks.get(pdu.view.getUint32(pdu.at + 16));
-    if (task?.host === this.#phase) this.#phase.abandon(task, PROTOCOL_SENSE.SNACK_REJECTED);
+    if (task?.host !== this.#phase) return;
+    if (task.held) task.failHeld(PROTOCOL_SENSE.SNACK_REJECTED);
+    else this.#phase.abandon(task, PROTOCOL_SENSE.SNACK_REJECTED);
   }
 
   /** Data-In or R2T PDUs as they were. */

@@ -236,6 +236,8 @@ export class Retained {
   adopt(task: KeptTask): void {
     const known = this.#tasks.get(task.itt);
     if (known !== undefined) this.forget(known);
+    // A SNACK tag was for the response on the connection before (§7.2.2).
+    task.snackTag = 0;
     this.#tasks.set(task.itt, task);
     for (const pdu of task.pdus) this.#bytes += costOf(pdu);
     if (task.pdus.length > 0) this.#withData.add(task);
