@@ -444,6 +444,8 @@ export class IscsiTask extends Task {
     if (!wants && !fence.up) return false;
     if (!this.#held) this.#hold(status, sense);
     this.#atFence = true;
+    // All its data are on their way. What they held must not keep the acknowledgement unread that the fence waits for.
+    this.releaseKept();
     const holding = this.#holding;
     fence.pass({
       wantsFence: wants,

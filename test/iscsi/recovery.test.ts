@@ -9,6 +9,7 @@ import {
   encode,
   isid,
   logoutRequest,
+  nopOut,
   NO_TAG,
   OP,
   textRequest,
@@ -358,4 +359,28 @@ void t.test('data that wait in the socket because nothing is read are not asked 
     t.equal(status, 0);
     t.same(again, []);
   }
+});
+
+void t.test('a read whose status waits at a fence holds up nothing of what comes behind it', async (t) => {
+  const { memory, lead, join } = await serve(t, { connectionBufferBytesMax: 65_536 });
+  memory.asynchronous = true;
+  const a = await lead({ TaskReporting: 'ResponseFence' });
+  const b = await join(a, 2);
+  b.acknowledged = b.expStatSN;
+  await b.fence();
+  const reset = a.sendManage(LOGICAL_UNIT_RESET);
+  t.same(await a.fence(), [], 'the fence is up');
+  const { cmdSN, expStatSN } = a;
+  const ping = a.nextTag();
+  // In one piece, so that the ping is there while the medium works for the read.
+  const read = a.commandPdu({ cdb: read10(0, 255), read: 130_560 });
+  a.connection.write(
+    Buffer.concat([encode(read), encode(nopOut({ itt: ping, immediate: true, cmdSN, expStatSN }))]),
+  );
+  const before: number[] = [];
+  for (let pdu = await a.next(); pdu?.itt !== ping; pdu = await a.next()) before.push(pdu?.opcode ?? 0);
+  t.same([...new Set(before)], [OP.DATA_IN]);
+  b.acknowledged = undefined;
+  await b.fence();
+  t.equal((await a.expect(OP.TASK_MANAGEMENT_RESPONSE)).itt, reset);
 });

@@ -170,7 +170,9 @@ export class MemoryPort implements ScsiPort {
 
   #readLater(task: Task, position: number, bytes: number): void {
     const segments = task.segmentDataIn(bytes);
+    task.pending = 1;
     setImmediate(() => {
+      task.pending = 0;
       let at = position;
       for (const { buffer, offset, length } of segments) {
         this.memory.copy(buffer, offset, at, at + length);
