@@ -565,6 +565,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       acknowledgeNothing(beside);
       await beside.fence();
       session.sendCommand({ cdb: testUnitReady() });
+      t.notOk((await session.fence()).some(({ opcode }) => opcode === OP.SCSI_RESPONSE));
       const bytes = 1_048_576;
       const read = { cdb: read10(0, bytes / session.blockBytes), read: bytes };
       const tags: number[] = [];
