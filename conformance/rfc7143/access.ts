@@ -185,7 +185,7 @@ export const access: readonly Requirement[] = [
   },
   {
     id: 'ACC-03',
-    clause: 'RFC 7143 §9.2, §3.4.2',
+    clause: 'RFC 7143 §9.2, §4.4.1',
     level: 'MUST',
     text: 'rules by portal group count the portal that the connection came by',
     async run(t) {

@@ -205,7 +205,7 @@ export const chap: readonly Requirement[] = (
     ]),
     {
       id: 'CHAP-06',
-      clause: 'RFC 7143 §12.1.3',
+      clause: 'RFC 7143 §6.3.2, §12.1.3',
       level: 'MUST',
       text: 'a wrong response is refused with 0201h and the connection closed',
       async run(t, target) {
@@ -470,7 +470,7 @@ export const chap: readonly Requirement[] = (
     },
     {
       id: 'CHAP-19',
-      clause: 'RFC 7143 §12.1',
+      clause: 'RFC 7143 §6.3.2, §6.3.2, §12.1',
       level: 'MUST',
       text: 'of the offered methods CHAP is chosen, wherever it stands; Kerberos or SRP alone are not, and end the login with 0201h',
       async run(t, target) {

@@ -284,7 +284,7 @@ const rejects: readonly Requirement[] = [
   },
   {
     id: 'CMD-27',
-    clause: 'RFC 7143 §11.4.7, §10.2',
+    clause: 'RFC 7143 §4.6.1.2, §11.4.7, §10.2',
     level: 'MUST',
     text: 'every CHECK CONDITION brings its sense data along (autosense)',
     async run(t, target) {
@@ -444,7 +444,7 @@ const residuals: readonly Requirement[] = [
 const dataIn: readonly Requirement[] = [
   {
     id: 'DIN-01',
-    clause: 'RFC 7143 §11.7.5, §11.7.6',
+    clause: 'RFC 7143 §4.2.2.4, §11.7.5, §11.7.6',
     level: 'MUST',
     text: 'Data-In PDUs count DataSN from 0 and come in order of their offsets without gap',
     async run(t, target) {

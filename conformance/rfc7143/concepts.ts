@@ -57,7 +57,7 @@ async function allKeys(session: Session, keys: Keys): Promise<[string, string][]
 const names: readonly Requirement[] = [
   {
     id: 'CON-02',
-    clause: 'RFC 7143 §4.4.2',
+    clause: 'RFC 7143 §4.5, §4.2.7.1, §4.4.2',
     level: 'MUST',
     text: 'SCSI knows the target by its iSCSI name, and its port by that, ",t,0x" and the portal group tag, with a zero byte',
     async run(t, target) {

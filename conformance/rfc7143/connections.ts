@@ -170,7 +170,7 @@ const needs = (target: Target): boolean => target.pid !== undefined;
 const rows: readonly Omit<Requirement, 'needs'>[] = [
   {
     id: 'MC-01',
-    clause: 'RFC 7143 §4.2.2.1, §4.2.2.2, §6.3.1',
+    clause: 'RFC 7143 §4.4.3, §4.2.2.1, §4.2.2.2, §6.3.1',
     level: 'MUST',
     text: 'a login with the TSIH adds a connection; commands are answered where they came, CmdSN counts over all connections, StatSN on each',
     async run(t, target) {
@@ -478,7 +478,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'MC-13',
-    clause: 'RFC 7143 §4.2.2.3.2, §4.2.2.3.3, §4.2.2.3.4, §11.6.1, §13.23',
+    clause: 'RFC 7143 §4.2.3.4, §4.2.3.4, §4.2.3.3, §4.2.2.3.2, §4.2.2.3.3, §4.2.2.3.4, §11.6.1, §13.23',
     level: 'MUST',
     text: 'with ResponseFence or FastAbort the response to a reset waits until all connections have acknowledged, and later ones until it is acknowledged',
     async run(t, target) {
@@ -512,7 +512,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'MC-14',
-    clause: 'RFC 7143 §4.2.2.3.4',
+    clause: 'RFC 7143 §4.2.3.6, §4.2.3.4, §4.2.3.3, §4.2.2.3.4',
     level: 'MUST',
     text: 'so does a status with a unit attention, and no other status passes it',
     async run(t, target) {

@@ -181,7 +181,7 @@ export const digest: readonly Requirement[] = [
   },
   {
     id: 'DIG-07',
-    clause: 'RFC 7143 §11.2.3.1',
+    clause: 'RFC 7143 §11.2.3',
     level: 'MUST',
     text: 'the header digest covers the AHS',
     async run(t, target) {
@@ -196,7 +196,7 @@ export const digest: readonly Requirement[] = [
   },
   {
     id: 'DIG-08',
-    clause: 'RFC 7143 §11.2.3.2',
+    clause: 'RFC 7143 §11.2.3',
     level: 'MUST',
     text: 'PDUs with digests survive every way that TCP can cut them',
     async run(t, target) {
@@ -216,7 +216,7 @@ export const digest: readonly Requirement[] = [
   },
   {
     id: 'DIG-09',
-    clause: 'RFC 7143 §11.2.3.2, §11.1',
+    clause: 'RFC 7143 §11.2.3, §11.1',
     level: 'MUST',
     text: 'padding of every length is counted in, each way, whatever its bytes are; NOP and text have digests like data',
     async run(t, target) {
@@ -273,7 +273,7 @@ export const digest: readonly Requirement[] = [
   },
   {
     id: 'DIG-11',
-    clause: 'RFC 7143 §13.1, §4.2.8.4',
+    clause: 'RFC 7143 §7.1.4, §13.1',
     level: 'MUST',
     text: 'digests begin with the full feature phase: the login itself has none, and each direction and segment goes by what was agreed',
     async run(t, target) {

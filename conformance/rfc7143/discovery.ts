@@ -270,7 +270,7 @@ export const discovery: readonly Requirement[] = [
   },
   {
     id: 'TEXT-03',
-    clause: 'RFC 7143 §11.10.2, §11.11.2',
+    clause: 'RFC 7143 §6.2, §11.10.2, §11.11.2',
     level: 'MUST',
     text: 'a Text Request with C=1 is answered by an empty response with a TTT, and goes on with it',
     async run(t, target) {
@@ -393,7 +393,7 @@ export const discovery: readonly Requirement[] = [
   },
   {
     id: 'DISC-12',
-    clause: 'RFC 7143 §13.4, §13.9',
+    clause: 'RFC 7143 §6.3.1, §13.4, §13.9',
     level: 'MUST',
     text: 'a discovery session may name its target: then the first response declares TargetPortalGroupTag, else none does',
     async run(t, target) {

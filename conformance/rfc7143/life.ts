@@ -285,7 +285,7 @@ const death: readonly Requirement[] = [
   },
   {
     id: 'LIFE-03',
-    clause: 'RFC 7143 §4.2.6, §7.14',
+    clause: 'RFC 7143 §7.1.4.3, §4.2.6, §7.14',
     level: 'MUST',
     text: 'a connection that the initiator closes for sending is closed by the target',
     async run(t, target) {
@@ -296,7 +296,7 @@ const death: readonly Requirement[] = [
   },
   {
     id: 'LIFE-04',
-    clause: 'RFC 7143 §6.3.5, §7.6',
+    clause: 'RFC 7143 §7.15, §6.3.5, §7.6',
     level: 'MUST',
     text: 'session reinstatement ends the tasks of the old session without a trace',
     async run(t, target) {

@@ -78,7 +78,7 @@ async function refusedOrClosed(t: Tap, session: Session): Promise<void> {
 const start: readonly Requirement[] = [
   {
     id: 'LOGIN-01',
-    clause: 'RFC 7143 §6.3.1, §11.13.3',
+    clause: 'RFC 7143 §4.2.1, §6.3.1, §11.13.3',
     level: 'MUST',
     text: 'a leading login with TSIH 0 ends in the full feature phase with a TSIH other than 0',
     async run(t, target) {
@@ -142,7 +142,7 @@ const start: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-06',
-    clause: 'RFC 7143 §13.9, §11.13.8',
+    clause: 'RFC 7143 §6.3.1, §13.9, §11.13.8',
     level: 'MUST',
     text: 'the first response of a normal session declares TargetPortalGroupTag, no later one does',
     async run(t, target) {
@@ -170,7 +170,7 @@ const start: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-08',
-    clause: 'RFC 7143 §6.3.1, §11.13.5',
+    clause: 'RFC 7143 §7.1.4, §4.2.4, §4.2.4, §6.3.1, §11.13.5',
     level: 'MUST',
     text: 'another PDU in the midst of a login is answered by a Login Response 020Bh and a close',
     async run(t, target) {
@@ -245,7 +245,7 @@ const stages: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-21',
-    clause: 'RFC 7143 §11.12.3',
+    clause: 'RFC 7143 §6.3.2, §6.3, §11.12.3',
     level: 'MUST',
     text: 'the operational stage may be skipped: security leads to the full feature phase',
     async run(t, target) {
@@ -257,7 +257,7 @@ const stages: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-22',
-    clause: 'RFC 7143 §11.13.6',
+    clause: 'RFC 7143 §6.3, §6.3, §11.13.6',
     level: 'MUST',
     text: 'the target does not set T unless the request did, and keeps the stage',
     async run(t, target) {
@@ -284,7 +284,7 @@ const stages: readonly Requirement[] = [
     ] as const
   ).map(([id, text, csg, nsg]): Requirement => ({
     id,
-    clause: 'RFC 7143 §11.12.3, §7.12',
+    clause: 'RFC 7143 §6.3, §11.12.3, §7.12',
     level: 'MUST',
     text: `a transition ${text} is refused as an initiator error`,
     async run(t, target) {
@@ -295,7 +295,7 @@ const stages: readonly Requirement[] = [
   })),
   {
     id: 'LOGIN-29',
-    clause: 'RFC 7143 §11.12.2',
+    clause: 'RFC 7143 §6.2, §11.12.2',
     level: 'MUST',
     text: 'T and C together are refused',
     async run(t, target) {
@@ -564,7 +564,7 @@ const sessions: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-61',
-    clause: 'RFC 7143 §6.3.1, §11.12.6',
+    clause: 'RFC 7143 §4.4.3, §6.3.1, §11.12.6',
     level: 'MUST',
     text: 'the TSIH of a session together with another ISID is refused with 020Ah',
     async run(t, target) {
@@ -593,7 +593,7 @@ const sessions: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-63',
-    clause: 'RFC 7143 §6.3.5',
+    clause: 'RFC 7143 §7.15, §6.3.5',
     level: 'MUST',
     text: 'the same initiator port logging in anew with TSIH 0 reinstates the session: the old one is closed',
     async run(t, target) {
@@ -638,7 +638,7 @@ const sessions: readonly Requirement[] = [
   },
   {
     id: 'LOGIN-66',
-    clause: 'RFC 7143 §7.13, §11.12',
+    clause: 'RFC 7143 §4.2.4, §7.13, §11.12',
     level: 'ROBUST',
     text: 'a Login Request in the full feature phase is rejected or ends the connection',
     async run(t, target) {

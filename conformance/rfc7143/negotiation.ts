@@ -45,7 +45,7 @@ const between =
 const RULES: readonly Rule[] = [
   {
     id: 'NEG-01',
-    clause: 'RFC 7143 §13.10',
+    clause: 'RFC 7143 §6.2.2, §13.10',
     text: 'InitialR2T is the OR of both sides',
     key: 'InitialR2T',
     offers: [
@@ -55,7 +55,7 @@ const RULES: readonly Rule[] = [
   },
   {
     id: 'NEG-02',
-    clause: 'RFC 7143 §13.11',
+    clause: 'RFC 7143 §6.2.2, §13.11',
     text: 'ImmediateData is the AND of both sides',
     key: 'ImmediateData',
     offers: [
@@ -65,7 +65,7 @@ const RULES: readonly Rule[] = [
   },
   {
     id: 'NEG-03',
-    clause: 'RFC 7143 §13.13',
+    clause: 'RFC 7143 §6.2.2, §13.13',
     text: 'MaxBurstLength is the minimum, 512 to 16777215',
     key: 'MaxBurstLength',
     offers: [
@@ -85,7 +85,7 @@ const RULES: readonly Rule[] = [
   },
   {
     id: 'NEG-05',
-    clause: 'RFC 7143 §13.15',
+    clause: 'RFC 7143 §6.2.2, §13.15',
     text: 'DefaultTime2Wait is the maximum, 0 to 3600',
     key: 'DefaultTime2Wait',
     offers: [
@@ -228,7 +228,7 @@ const RULES: readonly Rule[] = [
   },
   {
     id: 'NEG-19',
-    clause: 'RFC 7143 §13.25',
+    clause: 'RFC 7143 §6.2.2, §13.25',
     text: 'OFMarkInt and IFMarkInt are answered by Reject',
     key: 'OFMarkInt',
     offers: [['2048~8192', is('Reject')]],
@@ -349,7 +349,7 @@ export const negotiation: readonly Requirement[] = [
   },
   {
     id: 'NEG-34',
-    clause: 'RFC 7143 §13.14',
+    clause: 'RFC 7143 §6.2, §13.14',
     level: 'MUST',
     text: 'FirstBurstLength never exceeds MaxBurstLength in the result',
     async run(t, target) {

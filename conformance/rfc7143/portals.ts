@@ -87,7 +87,7 @@ export const portals: readonly Requirement[] = [
   },
   {
     id: 'PORT-02',
-    clause: 'RFC 7143 §4.4.3, §3.4.2',
+    clause: 'RFC 7143 §4.4.3, §4.4.2',
     level: 'MUST',
     text: 'one ISID may have a session with each portal group: they are different I_T nexuses, and neither replaces the other',
     async run(t) {

@@ -126,7 +126,7 @@ const needs = (target: Target): boolean => target.pid !== undefined;
 const rows: readonly Omit<Requirement, 'needs'>[] = [
   {
     id: 'REASSIGN-01',
-    clause: 'RFC 7143 §7.2.2, §11.5.6, §11.5.1, §11.6',
+    clause: 'RFC 7143 §7.1.5, §7.2.2, §11.5.6, §11.5.1, §11.6',
     level: 'MUST',
     text: 'a read whose connection broke is reassigned: data come from ExpDataSN on, then the status with a StatSN of the new connection',
     async run(t, target) {
@@ -195,7 +195,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'REASSIGN-03',
-    clause: 'RFC 7143 §11.6.1',
+    clause: 'RFC 7143 §7.2.2, §11.6.1',
     level: 'MUST',
     text: 'a task that is allegiant, one that does not exist, and a session that does not recover are told apart',
     async run(t, target) {
@@ -257,7 +257,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'REASSIGN-06',
-    clause: 'RFC 7143 §7.5.3, §13.15, §13.16',
+    clause: 'RFC 7143 §7.5, §13.15, §13.16',
     level: 'MUST',
     text: 'after Time2Wait and Time2Retain the tasks of a lost connection end, and with the last one the session',
     async run(t, target) {
@@ -332,7 +332,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'REASSIGN-08',
-    clause: 'RFC 7143 §7.2.2, §7.5',
+    clause: 'RFC 7143 §7.14, §7.2.2, §7.5',
     level: 'MUST',
     text: 'a logout of the session, or a new session of the same initiator port, ends what waits to be reassigned',
     async run(t, target) {

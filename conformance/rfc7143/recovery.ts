@@ -102,7 +102,7 @@ const needs = (target: Target): boolean => target.pid !== undefined;
 const rows: readonly Omit<Requirement, 'needs'>[] = [
   {
     id: 'ERL-01',
-    clause: 'RFC 7143 §13.20, §7.4.1',
+    clause: 'RFC 7143 §7.1.5, §7.1.5, §13.20, §7.4.1',
     level: 'MUST',
     text: 'the level is the lesser of what both want; a discovery session has level 0',
     async run(t, target) {
@@ -117,7 +117,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'ERL-02',
-    clause: 'RFC 7143 §11.16, §11.16.1',
+    clause: 'RFC 7143 §4.2.5.1, §11.16, §11.16.1',
     level: 'MUST',
     text: 'a Data SNACK brings the Data-In of its run again, exactly as they were; zero stands for the rest or for all',
     async run(t, target) {
@@ -292,7 +292,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
   },
   {
     id: 'ERL-08',
-    clause: 'RFC 7143 §7.8',
+    clause: 'RFC 7143 §7.3, §7.8',
     level: 'MUST',
     text: 'a Data-Out with a wrong data digest is rejected (reason 2) and asked for again',
     async run(t, target) {

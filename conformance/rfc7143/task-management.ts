@@ -126,7 +126,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-02',
-    clause: 'RFC 7143 §11.5.1, §11.6.1',
+    clause: 'RFC 7143 §7.11, §11.5.1, §11.6.1',
     level: 'MUST',
     text: 'ABORT TASK of a task that ended, with RefCmdSN outside of the window, gives Task does not exist',
     async run(t, target) {
@@ -138,7 +138,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-03',
-    clause: 'RFC 7143 §11.5.1, §11.5.5',
+    clause: 'RFC 7143 §7.11, §11.5.1, §11.5.5',
     level: 'MUST',
     text: 'ABORT TASK of a command that has not arrived counts it as received: Function complete, and no wait for it',
     async run(t, target) {
@@ -159,7 +159,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-04',
-    clause: 'RFC 7143 §11.5.3, §11.5.4',
+    clause: 'RFC 7143 §4.2.5.3, §11.5.3, §11.5.4',
     level: 'MUST',
     text: 'ABORT TASK with the LUN of another unit leaves the task alone',
     async run(t, target) {
@@ -553,7 +553,7 @@ export const taskManagement: readonly Requirement[] = [
   },
   {
     id: 'TMF-28',
-    clause: 'RFC 7143 §4.2.3.4, §11.9.1',
+    clause: 'RFC 7143 §4.2.3.5, §4.2.3.4, §11.9.1',
     level: 'MUST',
     text: 'third parties with FastAbort are told of their ended tasks by one asynchronous message of event 5 a LUN, others are not',
     async run(t, target) {

@@ -292,7 +292,7 @@ const limits: readonly Requirement[] = [
 const course: readonly Requirement[] = [
   {
     id: 'LOGIN-52',
-    clause: 'RFC 7143 §6.3, §13.4, §13.5, §13.21',
+    clause: 'RFC 7143 §7.12, §6.3, §13.4, §13.5, §13.21',
     level: 'MUST',
     text: 'SessionType, InitiatorName and TargetName belong to the first request: later they end the login with 0200h',
     async run(t, target) {
@@ -325,7 +325,7 @@ const course: readonly Requirement[] = [
   },
   {
     id: 'NEG-47',
-    clause: 'RFC 7143 §6.4, §11.10.1',
+    clause: 'RFC 7143 §6.2, §6.2, §6.4, §11.10.1',
     level: 'MUST',
     text: 'values of a text negotiation hold from its end (F=1 on both sides), and not before',
     async run(t, target) {
@@ -340,7 +340,7 @@ const course: readonly Requirement[] = [
   },
   {
     id: 'NEG-48',
-    clause: 'RFC 7143 §6.4, §11.10.4',
+    clause: 'RFC 7143 §6.2, §6.4, §11.10.4',
     level: 'MUST',
     text: 'a text negotiation that the initiator resets, or gives up, leaves every value as it was',
     async run(t, target) {
@@ -356,7 +356,7 @@ const course: readonly Requirement[] = [
   },
   {
     id: 'NEG-49',
-    clause: 'RFC 7143 §6.4, §7.12',
+    clause: 'RFC 7143 §6.2, §6.4, §7.12',
     level: 'MUST',
     text: 'a text negotiation that fails is answered by Reject and leaves every value as it was, also those that were in order',
     async run(t, target) {
@@ -385,7 +385,7 @@ const course: readonly Requirement[] = [
   },
   {
     id: 'NEG-50',
-    clause: 'RFC 7143 §6.4, §13.12',
+    clause: 'RFC 7143 §6.2, §6.4, §13.12',
     level: 'MUST',
     text: 'an answer that continues belongs to its negotiation: new values hold when its last piece has gone',
     async run(t, target) {
@@ -424,7 +424,7 @@ const tags: readonly Requirement[] = [
   },
   {
     id: 'TEXT-10',
-    clause: 'RFC 7143 §11.11.1, §11.11.4, §11.10.4',
+    clause: 'RFC 7143 §6.4, §11.11.1, §11.11.4, §11.10.4',
     level: 'MUST',
     text: 'a Text Response with F carries the reserved TTT, one without F another one',
     async run(t, target) {

@@ -135,7 +135,7 @@ export const write: readonly Requirement[] = [
   },
   {
     id: 'WR-02',
-    clause: 'RFC 7143 §11.8.2, §11.8.4, §11.8.5, §13.19',
+    clause: 'RFC 7143 §4.2.5.3, §4.2.2.4, §11.8.2, §11.8.4, §11.8.5, §13.19',
     level: 'MUST',
     text: 'R2Ts count from 0, carry the LUN, have a TTT of their own, follow in order without gap',
     async run(t, target) {
@@ -358,7 +358,7 @@ export const write: readonly Requirement[] = [
   })),
   wrongDataOut(
     'WR-24',
-    'RFC 7143 §11.7.6, §13.18',
+    'RFC 7143 §4.2.5.2, §11.7.6, §13.18',
     'Data-Out out of order is refused while DataPDUInOrder=Yes',
     (_, data) => ({
       offset: 2048,
@@ -396,7 +396,7 @@ export const write: readonly Requirement[] = [
   },
   {
     id: 'WR-28',
-    clause: 'RFC 7143 §13.14, §7.13',
+    clause: 'RFC 7143 §4.2.5.2, §13.14, §7.13',
     level: 'MUST',
     text: 'unsolicited data beyond FirstBurstLength is refused',
     async run(t, target) {

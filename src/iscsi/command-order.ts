@@ -16,7 +16,7 @@ const dataCostMax = (firstBurstBytes: number): number => 2 * firstBurstBytes + 6
 /** Data-Out that all waiting commands of a session may have with them. What is beyond is dropped: see `dataOut`. */
 const SESSION_DATA_COST_MAX = 33_554_432;
 
-/** The connection that a command came by, and whose task it becomes (connection allegiance, §4.2.2.2). */
+/** The connection that a command came by, and whose task it becomes (connection allegiance, §4.2.5.1). */
 export interface Carrier {
   readonly parameters: Parameters;
   /** Counts the bytes of waiting PDUs; negative gives them back. */

@@ -298,7 +298,7 @@ export class FullFeature implements TaskHost, Carrier {
       return;
     }
     if (task.host !== this) {
-      // Data belong on the connection of their command (connection allegiance, §4.2.2.2).
+      // Data belong on the connection of their command (connection allegiance, §4.2.5.1).
       this.reject(REJECT.PROTOCOL_ERROR, pdu);
       return;
     }

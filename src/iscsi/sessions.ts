@@ -1,5 +1,5 @@
 /**
- * The sessions of all targets: creation, reinstatement and end (RFC 7143 §4.3.5, §6.3.5, §11.12.6 and §11.13.3).
+ * The sessions of all targets: creation, reinstatement and end (RFC 7143 §4.3, §6.3.5, §11.12.6 and §11.13.3).
  */
 import type { LunAccess, NexusEnd } from '../scsi/port.js';
 import { LOGIN_STATUS, type LoginStatus } from './constants.js';

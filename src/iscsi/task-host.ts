@@ -1,5 +1,5 @@
 /**
- * What a task needs of the connection that it came by (its allegiance, RFC 7143 §4.2.2.2): sequence numbers,
+ * What a task needs of the connection that it came by (its allegiance, RFC 7143 §4.2.5.1): sequence numbers,
  * negotiated lengths, the send side and the memory budget.
  */
 import type { Nexus } from '../scsi/nexus.js';
