@@ -1,7 +1,7 @@
 /** Task management (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144). */
 import { dataOut, lastOf, NO_TAG, nopOut, OP, taskManagement as managementRequest, type Pdu } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
-import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
+import { modeSelect6, read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
@@ -592,6 +592,33 @@ export const taskManagement: readonly Requirement[] = [
       );
       t.same(await session.fence(), []);
       await holds(t, session, 900, before, 'nothing was written');
+    },
+  },
+  {
+    id: 'TMF-54',
+    clause: 'RFC 7143 §4.2.3.4, §4.2.3.5',
+    level: 'MUST',
+    text: 'a target reset is told to a third party with FastAbort by one message of event 5 for each of its logical units that had tasks, whatever the issuer has agreed on',
+    async run(t, target) {
+      for (const keys of [FAST, SOLICITED]) {
+        const session = await Session.login(target, { keys: FAST });
+        await waitingWrite(session, 900);
+        session.sendCommand({ cdb: modeSelect6(24), write: Buffer.alloc(24), lun: 1 });
+        if ((await session.next())?.opcode !== OP.R2T) {
+          t.pass('there is no second unit that can have a task');
+          return;
+        }
+        const issuer = await Session.login(target, { keys });
+        const { response } = await issuer.manage(TARGET_WARM_RESET);
+        if (response !== COMPLETE) {
+          t.ok([NOT_SUPPORTED, NOT_AUTHORIZED].includes(response));
+          return;
+        }
+        const told = (await session.fence()).filter(
+          ({ opcode, asyncEvent }) => opcode === OP.ASYNC && asyncEvent === 5,
+        );
+        t.same(told.map(({ bhs }) => bhs.readUInt8(9)).sort(), [0, 1]);
+      }
     },
   },
   {

@@ -45,7 +45,7 @@ export const sections1To7: Accounts = {
     rows(1, 'TMF-26'),
     rows(1, 'TMF-23'),
     rows(1, 'TMF-23', 'TMF-28'),
-    rows(3, 'TMF-28', 'MC-19'),
+    rows(3, 'TMF-28', 'TMF-54', 'MC-19'),
     rows(1, 'MC-13'),
     rows(1, 'MC-14'),
     rows(1, 'TMF-28'),
