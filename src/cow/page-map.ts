@@ -57,7 +57,10 @@ export class PageMap {
   /** The page if it is in memory. */
   cached(number: number): MapPage | undefined {
     const page = this.#directory[number];
-    if (page === undefined) return undefined;
+    return page === undefined ? undefined : this.#current(page);
+  }
+
+  #current(page: MapPage): MapPage {
     page.used = true;
     if (page.epoch !== this.#superblock.epoch) this.#normalise(page);
     return page;
@@ -129,8 +132,7 @@ export class PageMap {
 
   /** As `force`, in the current epoch. */
   forced(number: number): MapPage {
-    const page = this.force(number);
-    return this.cached(number) ?? page;
+    return this.#current(this.force(number));
   }
 
   get hasRoom(): boolean {
