@@ -375,6 +375,68 @@ void t.test(
   },
 );
 
+/** UNMAP with its parameter list; `dataBytes` is BLOCK DESCRIPTOR DATA LENGTH. */
+function unmapping(
+  extents: [lba: number, blocks: number][],
+  dataBytes = extents.length * 16,
+): [number[], Buffer] {
+  const list = Buffer.alloc(8 + extents.length * 16);
+  list.writeUInt16BE(dataBytes, 2);
+  extents.forEach(([lba, blocks], index) => {
+    list.writeBigUInt64BE(BigInt(lba), 8 + index * 16);
+    list.writeUInt32BE(blocks, 16 + index * 16);
+  });
+  return [[0x42, 0, 0, 0, 0, 0, 0, list.length >>> 8, list.length & 255, 0], list];
+}
+
+void t.test(
+  'UNMAP carries out the descriptors that its list says and has, each once (SBC-5 §5.36)',
+  async (t) => {
+    const b = bench({ master: new MemoryMedium(1 << 30, { sparse: true }) });
+    const a = b.login(A);
+    const { master } = b;
+    const end = master.capacityBytes / 512;
+    const unmapped: [number, number][] = [];
+    const unmap = master.unmap.bind(master);
+    master.unmap = (position, length) => {
+      unmapped.push([position / 512, length / 512]);
+      return unmap(position, length);
+    };
+    const run = async (...[cdb, list]: [number[], Buffer]): Promise<unknown> => {
+      unmapped.length = 0;
+      const { code, status } = await b.run(a, 0, cdb, list);
+      return code === '' && status === 0 ? [...unmapped] : code;
+    };
+    t.same(await run(...unmapping([])), [], 'none');
+    t.same(await run(...unmapping([[end - 8, 8]])), [[end - 8, 8]], 'the last blocks');
+    t.same(await run(...unmapping([[8, 0], [16, 8]])), [[16, 8]], 'nothing of no blocks'); // prettier-ignore
+    t.same(await run(...unmapping([[8, 8], [16, 8]], 16)), [[8, 8]], 'as many as its length says'); // prettier-ignore
+    const [cdb, list] = unmapping([[8, 8], [16, 8]]); // prettier-ignore
+    cdb[8] = 36;
+    t.same(await run(cdb, list.subarray(0, 36)), [[8, 8]], 'the second one is cut off');
+    const many = Array.from({ length: 256 }, (_, n): [number, number] => [n * 8, 8]);
+    t.same(await run(...unmapping(many)), many, 'as many as may be');
+    t.equal(master.flushes, 0, 'not made durable unasked');
+    const beyond = await b.run(a, 0, ...unmapping([[end - 1, 2]]));
+    t.same([beyond.code, beyond.sense?.[0], beyond.sense?.readUInt32BE(3)], ['05/21/00', 0xf0, end - 1]);
+  },
+);
+
+void t.test('An UNMAP that has to wait stops between its steps when it is aborted', async (t) => {
+  const b = bench({ master: new MemoryMedium(1 << 30, { sparse: true }) });
+  const a = b.login(A);
+  const { master } = b;
+  const unmap = master.unmap.bind(master);
+  let steps = 0;
+  master.unmap = (position, length) => (steps++ === 0 ? MEDIUM.PENDING : unmap(position, length));
+  const task = b.start(a, 0, ...unmapping([[0, 1_048_576]]));
+  while (steps < 3) await turns(1);
+  b.target.detach(a, 'connection-lost');
+  t.ok((await task.whenEnded()).aborted);
+  await turns(20);
+  t.ok(steps < 16, `${steps} steps of 16`);
+});
+
 const atomic = cdb16(0x9c, 16, 0);
 atomic.writeUInt16BE(16, 12);
 const ATOMIC_RECORD = 'scsi.atomic';
