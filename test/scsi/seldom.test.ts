@@ -437,6 +437,72 @@ void t.test('An UNMAP that has to wait stops between its steps when it is aborte
   t.ok(steps < 16, `${steps} steps of 16`);
 });
 
+void t.test(
+  'WRITE SAME writes zeros unless UNMAP is set, with or without a block of data (SBC-5 §5.56)',
+  async (t) => {
+    const b = bench();
+    const a = b.login(A);
+    const { master } = b;
+    const statistics = a.paths[0]?.unit.statistics;
+    const [NDOB, UNMAP, NOTHING] = [0x01, 0x08, Buffer.alloc(0)];
+    const after = async (cdb: number[] | Buffer, data: Buffer): Promise<unknown> => {
+      master.bytes.fill(7, 0, 8192);
+      master.mapped.add(0).add(4096);
+      const before = [statistics?.writeOps ?? 0, statistics?.writeBytes ?? 0];
+      const { code, status } = await b.run(a, 0, cdb, data);
+      if (code !== '' || status !== 0) return code;
+      const counted = [(statistics?.writeOps ?? 0) - before[0], (statistics?.writeBytes ?? 0) - before[1]];
+      return [master.bytes[0], master.mapped.has(0), master.bytes[4096], counted];
+    };
+    const zeros = [0, true, 7, [1, 4096]];
+    const hole = [0, false, 7, [1, 0]];
+    t.same(await after(cdb10(0x41, 0, 8), Buffer.alloc(512)), zeros, '(10)');
+    t.same(await after(cdb16(0x93, 0, 8), Buffer.alloc(512)), zeros, '(16)');
+    t.same(await after(cdb16(0x93, 0, 8), Buffer.alloc(512, 3)), [3, true, 7, [1, 4096]], 'a pattern');
+    t.same(await after(cdb16(0x93, 0, 8, NDOB), NOTHING), zeros, 'NDOB');
+    t.same(await after(cdb16(0x93, 0, 8, UNMAP), Buffer.alloc(512)), hole, 'UNMAP');
+    t.same(await after(cdb16(0x93, 0, 8, UNMAP | NDOB), NOTHING), hole, 'UNMAP and NDOB');
+    t.same(await after(cdb10(0x41, 0, 8, UNMAP), NOTHING), hole, 'UNMAP without data, as some send it');
+    t.equal(await after(cdb10(0x41, 0, 8), NOTHING), '05/0e/03', 'no data at all');
+    t.equal(await after(cdb10(0x41, 0, 8, NDOB), NOTHING), '05/24/00', 'which (10) does not have');
+    t.equal(master.flushes, 0, 'a write cache is there');
+
+    const list = Buffer.from('00000000' + '0812' + '00'.repeat(18), 'hex');
+    t.equal((await b.run(a, 0, [0x15, 0x10, 0, 0, list.length, 0], list)).status, 0, 'WCE=0');
+    const { flushes } = master;
+    t.same(await after(cdb10(0x41, 0, 8), Buffer.alloc(512)), zeros);
+    t.equal(master.flushes, flushes + 1, 'durable without one');
+
+    const behind = bench({ writeSameToEnd: true });
+    const nexus = behind.login(A);
+    const none = cdb10(0x41, behind.master.capacityBytes / 512, 0);
+    t.equal((await behind.run(nexus, 0, none, Buffer.alloc(512))).status, 0);
+    t.equal(nexus.paths[0]?.unit.statistics.writeOps, 0, 'nothing behind the last block');
+  },
+);
+
+void t.test('A WRITE SAME that fails or is aborted in its midst stops there (SBC-5 §5.55)', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  const { master } = b;
+  const write = master.write.bind(master);
+  let steps = 0;
+  master.write = (...args) => (++steps === 3 ? MEDIUM.FAILED : write(...args));
+  const { code, sense } = await b.run(a, 0, cdb10(0x41, 100, 4096), Buffer.alloc(512, 1));
+  t.same(
+    [code, sense?.[0], sense?.readUInt32BE(3)],
+    ['04/3e/01', 0xf0, 100 + 2 * 512],
+    'the first block not written',
+  );
+  steps = 3;
+  const task = b.start(a, 0, cdb10(0x41, 0, 16_384), Buffer.alloc(512, 2));
+  while (steps < 6) await turns(1);
+  b.target.detach(a, 'connection-lost');
+  t.ok((await task.whenEnded()).aborted);
+  await turns(20);
+  t.ok(steps < 30, `${steps - 3} steps of 32`);
+});
+
 const atomic = cdb16(0x9c, 16, 0);
 atomic.writeUInt16BE(16, 12);
 const ATOMIC_RECORD = 'scsi.atomic';

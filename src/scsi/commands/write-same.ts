@@ -29,7 +29,8 @@ export function writeSame(task: Task, path: Path): void {
     task.remaining = rest * BLOCK_BYTES;
   }
   const unmap = (cdb[1] & UNMAP) !== 0;
-  const noDataOut = cdb[0] === 0x93 && (cdb[1] & NDOB) !== 0;
+  // WRITE SAME (10) has no such bit, and is refused with it (src/scsi/opcodes.ts).
+  const noDataOut = (cdb[1] & NDOB) !== 0;
   // Some initiators send UNMAP without data and without NDOB (which is younger); they mean zeros.
   if (noDataOut || (unmap && task.expectedDataOut === 0)) fill(task, path, undefined, unmap);
   else
