@@ -512,14 +512,24 @@ void t.test(
   async (t) => {
     const b = bench();
     const a = b.login(A);
+    // The cache can still be written: of that alone nothing is whole.
+    const flush = b.master.flush.bind(b.master);
+    b.master.flush = (done) => setImmediate(() => done(MEDIUM.OK));
     b.master.fail = MEDIUM.FAILED;
     t.equal((await b.run(a, 0, atomic, Buffer.alloc(8192, 1))).code, '04/3e/01');
     t.ok(b.state.records.has(ATOMIC_RECORD), 'a part may be there');
 
     const next = bench({ master: b.master, state: b.state });
     await turns(4);
-    t.match(next.warnings.at(-1)?.message, /could not be done again/, 'a medium that fails still');
+    t.same(
+      next.warnings.map(({ message }) => message),
+      ['an atomic write was interrupted and is done again', 'the atomic write could not be done again'],
+      'a medium that fails still',
+    );
+    t.match(next.warnings[0].fields, { position: 8192, bytes: 8192 });
+    t.match(next.warnings[1].fields, { position: 8192, result: MEDIUM.FAILED });
     t.ok(b.state.records.has(ATOMIC_RECORD));
+    b.master.flush = flush;
 
     b.master.fail = MEDIUM.OK;
     const last = bench({ master: b.master, state: b.state });
@@ -527,6 +537,18 @@ void t.test(
     t.ok(b.master.bytes.subarray(8192, 16_384).equals(Buffer.alloc(8192, 1)));
     await turns(2);
     t.equal((await last.run(last.login(A), 0, TUR)).code, '');
+    t.equal(last.warnings.length, 1, 'no more than that it was done again');
+
+    b.state.records.set(ATOMIC_RECORD, Buffer.alloc(8));
+    const none = bench({ master: b.master, state: b.state });
+    t.equal((await none.run(none.login(A), 0, TUR)).code, '', 'a record without data is none');
+    t.equal(none.warnings.length, 0);
+    none.state.fails = true;
+    t.equal((await none.run(none.login(A), 0, atomic, Buffer.alloc(8192, 1))).code, '04/3e/01');
+    t.match(none.warnings[0], {
+      message: 'an atomic write could not be recorded: not begun',
+      fields: { err: Error, position: 8192 },
+    });
   },
 );
 
@@ -544,6 +566,7 @@ void t.test('WRITE ATOMIC is not good while it is not durable, or would be done 
   };
   t.equal((await other.run(nexus, 0, atomic, Buffer.alloc(8192, 1))).code, '04/3e/01');
   t.match(other.warnings[0]?.message, /a restart would do it again/);
+  t.match(other.warnings[0]?.fields, { err: Error });
 });
 
 void t.test(
