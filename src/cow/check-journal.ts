@@ -106,6 +106,18 @@ export async function checkJournal(context: CheckContext): Promise<JournalOverla
   );
   const { superblock } = context;
   const { copies, union, tail, needed } = view;
+  // No more can be needed than the ring has places for: a block says so under a right checksum, and lies.
+  if (needed - tail > superblock.journalBlocks) {
+    findings.add({
+      structure: 'journal',
+      position: superblock.journalOffset,
+      lengthBytes: 2 * superblock.journalBlocks * JOURNAL_BLOCK_BYTES,
+      severity: SEVERITY.DAMAGED,
+      problem: `it needs blocks ${tail} to ${needed - 1}, which are more than it has places for`,
+      remedy: 'nothing: restore the partition from a backup',
+    });
+    return new JournalOverlay(superblock, []);
+  }
   const chain: JournalBlock[] = [];
   for (let lsn = tail; lsn < needed; lsn++) {
     const whole = union.get(lsn);
