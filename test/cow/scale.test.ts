@@ -144,12 +144,16 @@ void t.test('the map pages in memory keep to their bound, however much is writte
 
 void t.test('a write over more map pages than may be in memory is as good as any other', async (t) => {
   const { engine, store } = await made(GIB, 2);
+  // In another epoch than a page that is not on the disc begins in.
+  await engine.enable();
+  await engine.rollback();
   const [position, length] = [PAGE_COVERS_BYTES - BLOCK_BYTES, PAGE_COVERS_BYTES + 2 * BLOCK_BYTES];
   const master = new MasterMedium(engine);
   const data = Buffer.alloc(length, 1);
   t.equal(await new Promise((resolve) => master.writeAsync(position, data, 0, length, resolve)), RESULT.OK);
   await engine.committer.flushed();
   t.equal(engine.core.failure, undefined);
+  t.equal(engine.core.divergedBlocks, length / BLOCK_BYTES);
   const crashed = new CountingStore(store.sizeBytes, store);
   for (const opened of [engine, await Engine.open(crashed, { cachePages: 2 })]) {
     const shown = Buffer.alloc(length + 2 * BLOCK_BYTES, 0xff);
@@ -157,6 +161,11 @@ void t.test('a write over more map pages than may be in memory is as good as any
     t.equal(side.read(position - BLOCK_BYTES, shown, 0, shown.length), RESULT.OK);
     t.ok(shown.subarray(BLOCK_BYTES, BLOCK_BYTES + length).equals(data));
     t.equal(shown[0] + shown[shown.length - 1], 0, 'and its neighbours are as they were');
+    t.equal(new SlaveMedium(opened).read(position, shown, 0, length), RESULT.OK);
+    t.ok(
+      shown.subarray(0, length).every((byte) => byte === 0),
+      'as is the slave',
+    );
   }
   await engine.close();
 });
