@@ -3,8 +3,9 @@
  *
  * - What is read in one turn of the loop is bounded: reads above that wait for the next turns, in their order, and what
  *   others have sent meanwhile comes in between.
- * - Reads of the slave give way to users. While a master is in use they move one piece in a turn, so that a backup that
- *   reads as fast as it can makes a user's command wait for one piece and not for all that the backup has asked for.
+ * - Reads of the slave give way to users. While a master is in use they move one piece in every fourth turn, so that a
+ *   backup that reads as fast as it can makes few of the users' commands wait, and those for one piece and not for all
+ *   that the backup has asked for.
  */
 export interface BackgroundSurroundings {
   /** Milliseconds from any fixed moment. */
@@ -17,9 +18,10 @@ const LOOP: BackgroundSurroundings = { now: Date.now, nextTurn: (callback) => vo
 
 /** Shorter reads are not counted: command windows bound them. */
 export const LARGE_BYTES = 65_536;
-/** What large reads move in one turn, and what the slave's do while users are at work: some 1 ms, and some 50 µs. */
+/** What large reads move in one turn, and what the slave's do in one of four while users are at work: some 1 ms, and some 50 µs. */
 const TURN_BYTES = 1_048_576;
 const PIECE_BYTES = 65_536;
+const TURNS_PER_PIECE = 4;
 /** A master counts as in use for so long after its last command. */
 const IN_USE_MS = 20;
 
@@ -39,6 +41,8 @@ export class Background {
   #masterUsedMs = -Infinity;
   /** What large reads have moved since the last turn began. */
   #movedBytes = 0;
+  /** Turns that a backup has waited for its next piece. */
+  #turnsWaited = 0;
   #turns = false;
 
   constructor(loop: BackgroundSurroundings = LOOP) {
@@ -82,10 +86,18 @@ export class Background {
     this.#turns = false;
     this.#movedBytes = 0;
     this.#move(this.#users, TURN_BYTES);
-    if (this.#masterInUse) this.#move(this.#backups, PIECE_BYTES);
-    else this.#move(this.#backups, TURN_BYTES - this.#movedBytes);
+    this.#moveBackups();
     if (this.#users.length + this.#backups.length > 0) this.#wantTurn();
   };
+
+  #moveBackups(): void {
+    if (this.#backups.length === 0) return;
+    if (!this.#masterInUse) this.#move(this.#backups, TURN_BYTES - this.#movedBytes);
+    else if (++this.#turnsWaited >= TURNS_PER_PIECE) {
+      this.#turnsWaited = 0;
+      this.#move(this.#backups, PIECE_BYTES);
+    }
+  }
 
   #move(waiting: Waiting[], bound: number): void {
     for (let moved = 0; moved < bound && waiting.length > 0;) {
