@@ -262,6 +262,8 @@ export class Engine {
 
   async #obstacleInMap(position: number, length: number, unmaps: boolean): Promise<void> {
     const end = position + length;
+    const wanted: number[] = [];
+    let hasWaited = false;
     for (let from = position; from < end;) {
       const segment = this.core.segmentAt(from);
       const at = from - segment.masterOffset;
@@ -270,9 +272,13 @@ export class Engine {
       const chunk = Math.min(end - from, PAGE_COVERS_BYTES - inPage, segment.masterBytes - at);
       const number = segment.firstPage + pageIndex;
       if (!unmaps || !this.map.isBlank(number)) {
+        wanted.push(number);
         if (this.map.forWriting(number) === undefined) {
           await this.map.load(number);
-          if (this.map.forWriting(number) === undefined) await this.committer.room();
+          if (this.map.forWriting(number) === undefined) {
+            await this.committer.room();
+            hasWaited = true;
+          }
         }
         const page = this.map.cached(number);
         if (page !== undefined && !this.core.superblock.enabled) {
@@ -282,6 +288,9 @@ export class Engine {
       }
       from += chunk;
     }
+    // With one place in the cache that may be given up, one page of the range pushes out the other, again and again.
+    if (!hasWaited && wanted.some((number) => this.map.cached(number) === undefined))
+      await this.committer.room();
     if (this.#wantedExtents.size > 0) await this.#activate();
   }
 

@@ -49,6 +49,29 @@ function shown(master: MasterMedium, position: number): number {
   return bytes[0];
 }
 
+void t.test('A write over two map pages ends when the cache has a single place to give up', async (t) => {
+  const cachePages = 4;
+  for (let unsettled = 0; unsettled <= cachePages; unsettled++) {
+    const { store, engine, master } = await opened(1024 * MIB, { cachePages });
+    for (let page = 0; page < 8; page++)
+      for (const at of [0, PAGE_COVERS_BYTES - BLOCK_BYTES])
+        await write(master, page * PAGE_COVERS_BYTES + at, 1);
+    await engine.close();
+    const again = await Engine.open(store, { cachePages });
+    const its = new MasterMedium(again);
+    await again.enable();
+    for (let page = 0; page < unsettled; page++) await write(its, (4 + page) * PAGE_COVERS_BYTES, 2);
+    const data = Buffer.alloc(2 * BLOCK_BYTES, 3);
+    let result: number | undefined;
+    its.writeAsync(PAGE_COVERS_BYTES - BLOCK_BYTES, data, 0, data.length, (ended) => (result = ended));
+    await until(() => result !== undefined, `the write ends beside ${unsettled} unsettled pages`);
+    t.equal(result, RESULT.OK);
+    t.equal(shown(its, PAGE_COVERS_BYTES - BLOCK_BYTES), 3);
+    t.equal(shown(its, PAGE_COVERS_BYTES), 3);
+    await again.close();
+  }
+});
+
 void t.test('A map page that is read slowly is not taken for what it was before it changed', async (t) => {
   const pages = 12;
   const { store, engine, master } = await opened(1024 * MIB, { cachePages: 4 });
