@@ -1,5 +1,5 @@
 /** Places of backups that are not what they should be: no disc, a full one, FAT, odd names, two runs, a clock set back. */
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import tap from 'tap';
 import { EXIT } from '../../conformance/support/cldd.js';
@@ -11,6 +11,12 @@ tap.setTimeout(400_000);
 const folder = scratch('places');
 const root = process.getuid?.() === 0 ? {} : { skip: 'only root may mount a small file system' };
 /** How often a hook that appends lines has run. */
+/** Bytes of the copy that is being made in a folder. Before its first, there is nothing to go on with. */
+const copiedIn = (place: string): number =>
+  readdirSync(place)
+    .filter((name) => name.endsWith('.partial'))
+    .reduce((sum, name) => sum + statSync(join(place, name)).size, 0);
+
 const times = (path: string): number => (existsSync(path) ? readFileSync(path).length / 2 : 0);
 
 void tap.test('the places of backups', needing('qemu-io'), async (t) => {
@@ -51,10 +57,10 @@ void tap.test('the places of backups', needing('qemu-io'), async (t) => {
     const asThere = (...args: string[]): ReturnType<typeof cldd> =>
       run(PROGRAM, args, { env: { ...env, NODE_OPTIONS: options }, timeoutMs: 120_000 });
     t.equal((await asThere(...onFat, '--create')).code, EXIT.WARNINGS);
-    const killed = new Running(PROGRAM, [...onFat, '--rate', '64K', '--full-every', '1'], {
+    const killed = new Running(PROGRAM, [...onFat, '--rate', '32K', '--full-every', '1'], {
       env: { ...env, NODE_OPTIONS: options },
     });
-    await until('the copy', () => readdirSync(to).some((name) => name.endsWith('.partial')));
+    await until('a copy that can go on', () => copiedIn(to) > 0);
     const second = await asThere(...onFat);
     t.equal(second.code, EXIT.REFUSED, 'two at once');
     t.match(second.stderr, /is in use by process/);
@@ -107,7 +113,10 @@ void tap.test('the places of backups', needing('qemu-io'), async (t) => {
     const [one, two] = [join(folder, 'one'), join(folder, 'two')];
     // Slow enough for any machine; it is not waited for.
     const first = begin('backup', '--to', one, '--rate', '32K');
-    await until('the copy', () => existsSync(`${one}.partial`));
+    await until(
+      'a copy that can go on',
+      () => existsSync(`${one}.partial`) && statSync(`${one}.partial`).size > 0,
+    );
     const hook = join(folder, 'hook');
     const same = await ask('backup', '--to', one, '--pre', `echo x >> ${hook}`);
     t.equal(same.code, EXIT.REFUSED, same.stderr);
@@ -142,8 +151,8 @@ void tap.test('the places of backups', needing('qemu-io'), async (t) => {
     const made = await ask(...nightly, '--create');
     t.equal(made.code, EXIT.DONE, made.stderr);
     t.match(made.stdout, /^[^\n]+two words\\x0aand a 'line' \$HOME[^\n]+\n$/, 'one line');
-    const killed = begin(...nightly, '--rate', '1M');
-    await until('the copy', () => readdirSync(odd).some((name) => name.endsWith('.partial')));
+    const killed = begin(...nightly, '--rate', '32K');
+    await until('a copy that can go on', () => copiedIn(odd) > 0);
     await killed.end('SIGKILL');
     t.match(parse((await ask(...nightly, '--json')).stdout), { resumed: true });
     t.equal((await ask(...nightly, '--incremental')).code, EXIT.DONE);
