@@ -1,12 +1,11 @@
 /** Asynchronous messages (RFC 7143 §11.9): what the target says of its own accord. */
-import { logoutRequest, OP, type Pdu } from './pdu.js';
+import { logoutRequest, OP, type Pdu, TASK_FUNCTION } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
 import { ANY_PORT, site, startSite } from './site.js';
 
 const EVENT = { SCSI: 0, LOGOUT_REQUEST: 1, CONNECTION_DROP: 2, SESSION_DROP: 3 } as const;
-const LOGICAL_UNIT_RESET = 5;
 
 const open = { portals: [ANY_PORT], targets: [site.target('a')] };
 
@@ -34,7 +33,7 @@ export const asynchronous: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target);
       const other = await Session.login(target);
-      await other.manage(LOGICAL_UNIT_RESET);
+      await other.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET);
       const pdu = await message(t, session, EVENT.SCSI);
       t.equal(pdu.bhs.readUInt8(9), target.lun);
       t.match(senseOf(t, pdu), /^06\/29\//);
@@ -69,7 +68,7 @@ export const asynchronous: readonly Requirement[] = [
       const { at } = await startSite(t, ['a'], () => ({ ...open, limits: { scsiEvents: false } }));
       const session = await Session.login(at('a'));
       const other = await Session.login(at('a'));
-      await other.manage(LOGICAL_UNIT_RESET);
+      await other.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET);
       t.same(await session.fence(), []);
     },
   },
@@ -148,7 +147,7 @@ export const asynchronous: readonly Requirement[] = [
       const other = await Session.login(target);
       for (let round = 0; round < 20; round++) {
         session.sendCommand({ cdb: testUnitReady() });
-        other.sendManage(LOGICAL_UNIT_RESET);
+        other.sendManage(TASK_FUNCTION.LOGICAL_UNIT_RESET);
         session.sendCommand({ cdb: testUnitReady() });
       }
       // Numbering and reserved fields are rules of the wire: see the end of each row.

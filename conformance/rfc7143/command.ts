@@ -10,15 +10,13 @@ import {
   scsiCommand,
   textRequest,
   type Pdu,
+  TASK_FUNCTION,
 } from './pdu.js';
 import type { Requirement } from './requirement.js';
 import { inquiry, read10, reportLuns, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
 import { serialAfter } from './wire.js';
 
-const ABORT_TASK = 1;
-
-const LOGICAL_UNIT_RESET = 5;
 /** Residual flags (§11.4.1): U of the write, o and u of a bidirectional command's read. */
 const UNDERFLOW = 0x02;
 const READ_UNDERFLOW = 0x08;
@@ -109,7 +107,11 @@ const window: readonly Requirement[] = [
         STATUS.GOOD,
         'an immediate command is taken',
       );
-      t.equal((await session.manage(LOGICAL_UNIT_RESET)).response, 0, 'and immediate task management');
+      t.equal(
+        (await session.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET)).response,
+        0,
+        'and immediate task management',
+      );
       for (let n = 0; n < 4; n++) await session.execute({ cdb: testUnitReady() });
       t.equal((await session.execute({ cdb: testUnitReady() })).status, STATUS.GOOD, 'it opens again');
     },
@@ -272,7 +274,10 @@ const rejects: readonly Requirement[] = [
       t.equal((await session.expect(OP.REJECT)).response, 7);
       const waiting = session.sendCommand({ cdb: testUnitReady() });
       t.same(await session.fence(), []);
-      t.equal((await session.manage(ABORT_TASK, { referencedTag: 0xbeef, refCmdSN })).response, 0);
+      t.equal(
+        (await session.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: 0xbeef, refCmdSN })).response,
+        0,
+      );
       t.equal((await session.finish(waiting, {})).status, STATUS.GOOD);
       session.answerR2T(r2t, write);
       t.equal(

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { chapLogin } from './chap.js';
-import { COMMAND, dataOut, logoutRequest, OP, type Pdu } from './pdu.js';
+import { COMMAND, dataOut, logoutRequest, OP, type Pdu, TASK_FUNCTION } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import {
   persistentReserveOut,
@@ -18,11 +18,6 @@ import { site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
 
-const ABORT_TASK = 1;
-const ABORT_TASK_SET = 2;
-const CLEAR_TASK_SET = 4;
-const LOGICAL_UNIT_RESET = 5;
-const TARGET_COLD_RESET = 7;
 /** Service actions of PERSISTENT RESERVE OUT (SPC-6 §6.17.2). */
 const RESERVE = 1;
 const CLEAR = 3;
@@ -106,7 +101,7 @@ const terminations = (pdus: readonly Pdu[] = []): Pdu[] =>
  * connections of a second session, which has FastAbort, and in a third one without.
  */
 async function endsTaskSets(t: Tap, target: Target, fn: number, TaskReporting: string): Promise<void> {
-  const everybodys = fn === CLEAR_TASK_SET;
+  const everybodys = fn === TASK_FUNCTION.CLEAR_TASK_SET;
   const fast = TaskReporting === 'FastAbort';
   const a = await Session.login(target, { keys: { ...KEYS, TaskReporting }, cid: 1 });
   const [b, c] = [await join(target, a, 2), await join(target, a, 3)];
@@ -340,7 +335,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const task = await owing(a, a, 926);
       const missing = a.takeCmdSN();
       b.cmdSN = a.cmdSN;
-      b.sendManage(ABORT_TASK_SET);
+      b.sendManage(TASK_FUNCTION.ABORT_TASK_SET);
       t.same(await b.fence(), [], 'it waits');
       b.connection.socket.end();
       await b.connection.untilClosed();
@@ -382,10 +377,10 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const write = { cdb: write10(895, 1), write: data };
       const single = b.sendCommand({ ...write, cmdSN: a.takeCmdSN() });
       await b.expect(OP.R2T);
-      t.equal((await a.manage(ABORT_TASK, { referencedTag: single })).response, 0);
+      t.equal((await a.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: single })).response, 0);
       b.sendCommand({ ...write, cmdSN: a.takeCmdSN() });
       const r2t = await b.expect(OP.R2T);
-      a.sendManage(LOGICAL_UNIT_RESET);
+      a.sendManage(TASK_FUNCTION.LOGICAL_UNIT_RESET);
       t.same(await a.fence(), [], 'waits');
       b.answerR2T(r2t, data);
       t.equal((await a.expect(OP.TASK_MANAGEMENT_RESPONSE)).response, 0);
@@ -489,7 +484,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
         await a.fence();
         b.acknowledged = b.expStatSN;
         t.equal(await by(a, b), STATUS.GOOD);
-        a.sendManage(LOGICAL_UNIT_RESET);
+        a.sendManage(TASK_FUNCTION.LOGICAL_UNIT_RESET);
         if (fenced) {
           t.same(await a.fence(), [], 'what was answered on the other connection is not acknowledged');
           const ping = await b.connection.receive();
@@ -519,7 +514,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const a = await Session.login(target, { keys: { ...KEYS, TaskReporting: 'ResponseFence' }, cid: 1 });
       const b = await join(target, a, 2);
       const other = await Session.login(target);
-      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, 0);
+      t.equal((await other.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET)).response, 0);
       b.acknowledged = b.expStatSN;
       await b.fence();
       const attention = a.sendCommand({ cdb: testUnitReady() });
@@ -594,14 +589,18 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
         const before = (await a.execute({ cdb: read10(924, 1), read: a.blockBytes })).data;
         b.acknowledged = b.expStatSN;
         const one = await owing(a, b, 924);
-        t.equal((await a.manage(ABORT_TASK, { referencedTag: one.itt })).response, 0, 'it waits for nobody');
+        t.equal(
+          (await a.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: one.itt })).response,
+          0,
+          'it waits for nobody',
+        );
         deliver(one);
         t.same(await b.fence(), [], 'late data are dropped, nothing is told');
         const first = a.takeCmdSN();
         const refCmdSN = a.takeCmdSN();
         const referencedTag = b.sendCommand({ cdb: testUnitReady(), cmdSN: refCmdSN });
         t.same(await b.fence(), []);
-        t.equal((await a.manage(ABORT_TASK, { referencedTag, refCmdSN })).response, 0);
+        t.equal((await a.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag, refCmdSN })).response, 0);
         t.equal((await a.execute({ cdb: testUnitReady(), cmdSN: first })).status, STATUS.GOOD);
         t.equal(
           (await a.execute({ cdb: testUnitReady() })).status,
@@ -620,7 +619,11 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     level: 'MUST',
     text: 'an immediate multi-task abort leaves commands numbered behind it alone that have overtaken it on another connection',
     async run(t, target) {
-      for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+      for (const fn of [
+        TASK_FUNCTION.ABORT_TASK_SET,
+        TASK_FUNCTION.CLEAR_TASK_SET,
+        TASK_FUNCTION.LOGICAL_UNIT_RESET,
+      ]) {
         const a = await Session.login(target, { keys: { ...KEYS, TaskReporting: 'FastAbort' }, cid: 1 });
         const b = await join(target, a, 2);
         const before = await owing(a, b, 924);
@@ -646,7 +649,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     text: 'CLEAR TASK SET ends the tasks of all connections and sessions: data that its session owes on any connection are waited for; with FastAbort they are not, and each other connection that had tasks is told by event 5',
     async run(t, target) {
       for (const TaskReporting of ['RFC3720', 'ResponseFence', 'FastAbort'])
-        await endsTaskSets(t, target, CLEAR_TASK_SET, TaskReporting);
+        await endsTaskSets(t, target, TASK_FUNCTION.CLEAR_TASK_SET, TaskReporting);
     },
   },
   {
@@ -656,7 +659,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
     text: 'ABORT TASK SET ends the tasks of all connections of its session in the same way, and those of no other',
     async run(t, target) {
       for (const TaskReporting of ['RFC3720', 'ResponseFence', 'FastAbort'])
-        await endsTaskSets(t, target, ABORT_TASK_SET, TaskReporting);
+        await endsTaskSets(t, target, TASK_FUNCTION.ABORT_TASK_SET, TaskReporting);
     },
   },
   {
@@ -672,7 +675,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const failed = a.sendCommand({ cdb: write10(0xfffffff0, 1), write: data, final: false });
       t.same(await a.fence(), [], 'the status waits for the data');
       const other = await Session.login(target);
-      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, 0);
+      t.equal((await other.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET)).response, 0);
       await a.fence();
       a.acknowledged = a.expStatSN;
       await a.fence();
@@ -754,7 +757,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       for (const ErrorRecoveryLevel of ['0', '2']) {
         const a = await Session.login(target, { keys: { ...KEYS, ErrorRecoveryLevel }, cid: 1 });
         const b = await join(target, a, 2);
-        t.equal((await a.manage(TARGET_COLD_RESET)).response, 0);
+        t.equal((await a.manage(TASK_FUNCTION.TARGET_COLD_RESET)).response, 0);
         await a.connection.untilClosed();
         await b.connection.untilClosed();
         await t.rejects(join(target, a, 3), /020ah/, 'the session is gone');

@@ -18,6 +18,7 @@ import {
   STAGE,
   textRequest,
   type Pdu,
+  TASK_FUNCTION,
 } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { inquiry, read10, STATUS, testUnitReady, write10 } from './scsi.js';
@@ -26,8 +27,6 @@ import type { Target } from './target.js';
 import { pattern } from './write.js';
 
 const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
-const LOGICAL_UNIT_RESET = 5;
-const ABORT_TASK = 1;
 /** Growth of the daemon that a fault of thousands of PDUs must not come near to. */
 const GROWTH_KIB_MAX = 32 * 1024;
 
@@ -295,9 +294,9 @@ const rows: readonly Requirement[] = [
               read: 8 * session.blockBytes,
             });
             const refCmdSN = session.cmdSN - 1;
-            waiting.add(session.sendManage(ABORT_TASK, { referencedTag, refCmdSN }));
+            waiting.add(session.sendManage(TASK_FUNCTION.ABORT_TASK, { referencedTag, refCmdSN }));
           }
-          waiting.add(session.sendManage(LOGICAL_UNIT_RESET));
+          waiting.add(session.sendManage(TASK_FUNCTION.LOGICAL_UNIT_RESET));
           while (waiting.size > 0) {
             const pdu: Pdu | undefined = await session.next(20_000);
             if (pdu === undefined) throw new Error('closed in the storm');

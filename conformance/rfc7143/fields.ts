@@ -17,6 +17,7 @@ import {
   snack,
   STAGE,
   textRequest,
+  TASK_FUNCTION,
 } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import {
@@ -34,11 +35,6 @@ import { only, Session, type LoginAnswer } from './session.js';
 import type { Target } from './target.js';
 import { WireRules } from './wire.js';
 
-const ABORT_TASK = 1;
-const ABORT_TASK_SET = 2;
-const LOGICAL_UNIT_RESET = 5;
-const TASK_REASSIGN = 8;
-const QUERY_TASK = 9;
 const COMPLETE = 0;
 const REJECTED = 255;
 const CLOSE_CONNECTION = 1;
@@ -83,7 +79,7 @@ async function nextSense(session: Session, lun = session.lun): Promise<string> {
 /** A function for many tasks that waits for the data of a write. */
 async function waitingFunction(session: Session): Promise<{ itt: number; end: () => void }> {
   const { r2t, data } = await waitingWrite(session);
-  const itt = session.sendManage(ABORT_TASK_SET);
+  const itt = session.sendManage(TASK_FUNCTION.ABORT_TASK_SET);
   return { itt, end: () => session.answerR2T(r2t, data) };
 }
 
@@ -100,7 +96,7 @@ async function namesLogout(target: Target): Promise<number | undefined> {
   b.connection.send(
     logoutRequest({ itt, cmdSN: a.cmdSN, expStatSN, immediate: true, reason: CLOSE_CONNECTION, cid: 1 }),
   );
-  b.sendManage(TASK_REASSIGN, { referencedTag: itt });
+  b.sendManage(TASK_FUNCTION.TASK_REASSIGN, { referencedTag: itt });
   const first = await b.next();
   return first?.opcode === OP.TASK_MANAGEMENT_RESPONSE ? first.response : undefined;
 }
@@ -165,7 +161,7 @@ export const fields: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target, { keys: { ...SOLICITED, iSCSIProtocolLevel: '2' } });
       const waiting = await waitingFunction(session);
-      for (const fn of [ABORT_TASK, QUERY_TASK])
+      for (const fn of [TASK_FUNCTION.ABORT_TASK, TASK_FUNCTION.QUERY_TASK])
         t.equal((await session.manage(fn, { referencedTag: waiting.itt })).response, REJECTED, `${fn}`);
       waiting.end();
       const response = await session.expect(OP.TASK_MANAGEMENT_RESPONSE);
@@ -199,7 +195,7 @@ export const fields: readonly Requirement[] = [
       b.cmdSN = a.cmdSN;
       t.equal((await b.logout(FOR_RECOVERY, 1)).response, 0);
       const reassign = async (referencedTag: number): Promise<number> =>
-        (await b.manage(TASK_REASSIGN, { referencedTag })).response;
+        (await b.manage(TASK_FUNCTION.TASK_REASSIGN, { referencedTag })).response;
       t.equal(await reassign(text), REJECTED, 'text negotiation');
       t.equal(await reassign(waiting.itt), REJECTED, 'task management function');
       const answers: (number | undefined)[] = [];
@@ -409,9 +405,12 @@ export const fields: readonly Requirement[] = [
       see(...(await session.execute({ cdb: write10(1300, 1), write: data })).pdus);
       see(...(await session.execute({ cdb: read10(1300, 1), read: data.length })).pdus);
       see(...(await session.execute({ cdb: Buffer.alloc(6, 0xff) })).pdus);
-      see((await session.text({ 'X-org.example.a': '1' })).pdu, await session.manage(ABORT_TASK));
+      see(
+        (await session.text({ 'X-org.example.a': '1' })).pdu,
+        await session.manage(TASK_FUNCTION.ABORT_TASK),
+      );
       const other = await Session.login(target);
-      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      t.equal((await other.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET)).response, COMPLETE);
       see(await session.expect(OP.ASYNC));
       const { cmdSN, expStatSN } = session;
       session.connection.send(

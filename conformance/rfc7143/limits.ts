@@ -5,7 +5,7 @@
 import { Connection } from './connection.js';
 import { namesFor } from './login.js';
 import { encodeKeys } from './keys.js';
-import { dataOut, encode, loginRequest, NO_TAG, OP, STAGE, type Pdu } from './pdu.js';
+import { dataOut, encode, loginRequest, NO_TAG, OP, STAGE, type Pdu, TASK_FUNCTION } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { read10, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
@@ -13,8 +13,6 @@ import { site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { serialAfter } from './wire.js';
 import { pattern } from './write.js';
-
-const ABORT_TASK = 1;
 
 const withLimits = (limits: object): object => ({
   portals: [{ listen: '0.0.0.0:0' }],
@@ -300,7 +298,7 @@ export const limits: readonly Requirement[] = [
       }
       const referencedTag = session.sendCommand({ cdb: write10(0, 8), write: Buffer.alloc(8 * blockBytes) });
       await session.expect(OP.R2T);
-      session.sendManage(ABORT_TASK, { referencedTag, refCmdSN: session.cmdSN - 1 });
+      session.sendManage(TASK_FUNCTION.ABORT_TASK, { referencedTag, refCmdSN: session.cmdSN - 1 });
       let told = await session.connection.receive();
       if (told?.opcode === OP.NOP_IN) {
         t.equal(told.itt, NO_TAG);

@@ -295,6 +295,22 @@ export function logoutRequest(n: Numbers & { reason: number; cid?: number }): Pd
   return numbered(request(OP.LOGOUT, 0x80 | n.reason, n.immediate ?? false), n).u16(20, n.cid ?? 0);
 }
 
+/** Task management functions (RFC 7143 §11.5.1, RFC 7144 §6.1). */
+export const TASK_FUNCTION = {
+  ABORT_TASK: 1,
+  ABORT_TASK_SET: 2,
+  CLEAR_ACA: 3,
+  CLEAR_TASK_SET: 4,
+  LOGICAL_UNIT_RESET: 5,
+  TARGET_WARM_RESET: 6,
+  TARGET_COLD_RESET: 7,
+  TASK_REASSIGN: 8,
+  QUERY_TASK: 9,
+  QUERY_TASK_SET: 10,
+  I_T_NEXUS_RESET: 11,
+  QUERY_ASYNCHRONOUS_EVENT: 12,
+} as const;
+
 export function taskManagement(
   n: Numbers & {
     function: number;

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { run, succeed } from '../support/processes.js';
 import { PROGRAM, PROGRAM_ENVIRONMENT } from './cldd.js';
 import { join } from './connections.js';
-import { dataOut, OP, SNACK, snack, type Pdu } from './pdu.js';
+import { dataOut, OP, SNACK, snack, type Pdu, TASK_FUNCTION } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import {
   cachingPage,
@@ -21,9 +21,6 @@ import { site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
 
-const ABORT_TASK = 1;
-const ABORT_TASK_SET = 2;
-const TASK_REASSIGN = 8;
 const COMPLETE = 0;
 const DOES_NOT_EXIST = 1;
 const STILL_ALLEGIANT = 3;
@@ -85,7 +82,7 @@ async function recover(t: Tap, broken: Session, by: Session, cid: number): Promi
 }
 
 async function reassign(session: Session, expDataSN = 0, referencedTag = ITT): Promise<number> {
-  return (await session.manage(TASK_REASSIGN, { referencedTag, expDataSN })).response;
+  return (await session.manage(TASK_FUNCTION.TASK_REASSIGN, { referencedTag, expDataSN })).response;
 }
 
 /**
@@ -101,7 +98,7 @@ async function reassignedInTime(t: Tap, target: Target, cdb: Buffer, data: Buffe
   const sent = await a.fence();
   b.cmdSN = a.cmdSN;
   const answered = b.logout(FOR_RECOVERY, 1);
-  b.sendManage(TASK_REASSIGN, { referencedTag: ITT });
+  b.sendManage(TASK_FUNCTION.TASK_REASSIGN, { referencedTag: ITT });
   t.equal((await answered).response, 0);
   t.equal((await b.expect(OP.TASK_MANAGEMENT_RESPONSE)).response, COMPLETE);
   t.equal((await b.finish(ITT, { write: data })).status, STATUS.GOOD);
@@ -475,10 +472,11 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       t.equal((await b.logout(FOR_RECOVERY, 1)).response, 0);
       b.acknowledged = b.expStatSN;
       t.equal(
-        (await b.manage(ABORT_TASK, { referencedTag: ITT + 1, refCmdSN: refCmdSN + 1 })).response,
+        (await b.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: ITT + 1, refCmdSN: refCmdSN + 1 }))
+          .response,
         COMPLETE,
       );
-      b.sendManage(ABORT_TASK, { referencedTag: ITT, refCmdSN });
+      b.sendManage(TASK_FUNCTION.ABORT_TASK, { referencedTag: ITT, refCmdSN });
       const status = await b.expect(OP.SCSI_RESPONSE);
       t.same([status.itt, status.scsiStatus, status.dataSN], [ITT, STATUS.GOOD, 8]);
       t.equal((await b.expect(OP.TASK_MANAGEMENT_RESPONSE)).response, DOES_NOT_EXIST);
@@ -534,7 +532,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       await b.expect(OP.R2T);
       b.connection.destroy();
       t.equal((await a.logout(FOR_RECOVERY, 2)).response, 0);
-      a.sendManage(ABORT_TASK_SET);
+      a.sendManage(TASK_FUNCTION.ABORT_TASK_SET);
       const [answer, ...more] = await a.fence();
       t.equal(answer?.opcode, OP.TASK_MANAGEMENT_RESPONSE, 'at once');
       t.equal(answer?.response, COMPLETE);

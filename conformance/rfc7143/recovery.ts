@@ -1,5 +1,16 @@
 /** Error recovery within a connection, level 1 (RFC 7143 §7.1.4, §7.2.1, §7.8, §7.9, §11.7.2, §11.16). */
-import { COMMAND, dataOut, encode, nopOut, NO_TAG, OP, SNACK, snack, type Pdu } from './pdu.js';
+import {
+  COMMAND,
+  dataOut,
+  encode,
+  nopOut,
+  NO_TAG,
+  OP,
+  SNACK,
+  snack,
+  type Pdu,
+  TASK_FUNCTION,
+} from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { join } from './connections.js';
@@ -8,7 +19,6 @@ import { ANY_PORT, site, startSite } from './site.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
 
-const LOGICAL_UNIT_RESET = 5;
 const DIGESTS = { HeaderDigest: 'CRC32C', DataDigest: 'CRC32C' } as const;
 const LEVEL_1 = { ErrorRecoveryLevel: '1' } as const;
 const SOLICITED = { InitialR2T: 'Yes', ImmediateData: 'No' } as const;
@@ -561,7 +571,7 @@ const rows: readonly Omit<Requirement, 'needs'>[] = [
       const beside = await join(target, session, 2);
       session.connection.rules.recovers = beside.connection.rules.recovers = true;
       const other = await Session.login(target);
-      await other.manage(LOGICAL_UNIT_RESET);
+      await other.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET);
       acknowledgeNothing(beside);
       await beside.fence();
       session.sendCommand({ cdb: testUnitReady() });

@@ -1,23 +1,19 @@
 /** Task management (RFC 7143 §4.2.3, §11.5, §11.6; RFC 7144). */
-import { dataOut, lastOf, NO_TAG, nopOut, OP, taskManagement as managementRequest, type Pdu } from './pdu.js';
+import {
+  dataOut,
+  lastOf,
+  NO_TAG,
+  nopOut,
+  OP,
+  taskManagement as managementRequest,
+  type Pdu,
+  TASK_FUNCTION,
+} from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { modeSelect6, read10, senseTriple, STATUS, testUnitReady, write10 } from './scsi.js';
 import { Session } from './session.js';
 import type { Target } from './target.js';
 import { pattern } from './write.js';
-
-const ABORT_TASK = 1;
-const ABORT_TASK_SET = 2;
-const CLEAR_ACA = 3;
-const CLEAR_TASK_SET = 4;
-const LOGICAL_UNIT_RESET = 5;
-const TARGET_WARM_RESET = 6;
-const TARGET_COLD_RESET = 7;
-const TASK_REASSIGN = 8;
-const QUERY_TASK = 9;
-const QUERY_TASK_SET = 10;
-const I_T_NEXUS_RESET = 11;
-const QUERY_ASYNCHRONOUS_EVENT = 12;
 
 /** Responses (RFC 7143 §11.6.1, RFC 7144). */
 const COMPLETE = 0;
@@ -118,7 +114,10 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const { session, before } = await prepared(target, 900);
       const task = await waitingWrite(session, 900);
-      t.equal((await session.manage(ABORT_TASK, { referencedTag: task.itt })).response, COMPLETE);
+      t.equal(
+        (await session.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: task.itt })).response,
+        COMPLETE,
+      );
       sendLate(session, task);
       t.same(await session.fence(), [], 'no response of the task');
       await holds(t, session, 900, before, 'nothing was written');
@@ -133,7 +132,10 @@ export const taskManagement: readonly Requirement[] = [
       const session = await Session.login(target);
       await session.execute({ cdb: testUnitReady() });
       const refCmdSN = session.cmdSN - 1;
-      t.equal((await session.manage(ABORT_TASK, { referencedTag: 0xdead, refCmdSN })).response, NO_TASK);
+      t.equal(
+        (await session.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: 0xdead, refCmdSN })).response,
+        NO_TASK,
+      );
     },
   },
   {
@@ -145,7 +147,7 @@ export const taskManagement: readonly Requirement[] = [
       const session = await Session.login(target);
       const lost = session.takeCmdSN();
       t.equal(
-        (await session.manage(ABORT_TASK, { referencedTag: 0xbeef, refCmdSN: lost })).response,
+        (await session.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: 0xbeef, refCmdSN: lost })).response,
         COMPLETE,
       );
       t.equal(
@@ -165,7 +167,7 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const { session } = await prepared(target, 900);
       const task = await waitingWrite(session, 900);
-      const pdu = await session.manage(ABORT_TASK, { referencedTag: task.itt, lun: 77 });
+      const pdu = await session.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: task.itt, lun: 77 });
       t.not(pdu.response, COMPLETE);
       sendLate(session, task);
       t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
@@ -180,14 +182,17 @@ export const taskManagement: readonly Requirement[] = [
       const { session } = await prepared(target, 900);
       const one = await waitingWrite(session, 900);
       const two = await waitingWrite(session, 901);
-      t.equal((await session.manage(ABORT_TASK, { referencedTag: one.itt })).response, COMPLETE);
+      t.equal(
+        (await session.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: one.itt })).response,
+        COMPLETE,
+      );
       sendLate(session, two);
       t.equal((await session.finish(two.itt, {})).status, STATUS.GOOD);
     },
   },
-  multiTask('TMF-10', ABORT_TASK_SET, 'ABORT TASK SET'),
-  multiTask('TMF-11', CLEAR_TASK_SET, 'CLEAR TASK SET'),
-  multiTask('TMF-12', LOGICAL_UNIT_RESET, 'LOGICAL UNIT RESET'),
+  multiTask('TMF-10', TASK_FUNCTION.ABORT_TASK_SET, 'ABORT TASK SET'),
+  multiTask('TMF-11', TASK_FUNCTION.CLEAR_TASK_SET, 'CLEAR TASK SET'),
+  multiTask('TMF-12', TASK_FUNCTION.LOGICAL_UNIT_RESET, 'LOGICAL UNIT RESET'),
   {
     id: 'TMF-13',
     clause: 'RFC 7143 §4.2.3.2',
@@ -197,7 +202,7 @@ export const taskManagement: readonly Requirement[] = [
       const { session } = await prepared(target, 900);
       const task = await waitingWrite(session, 900);
       const other = await Session.login(target, { keys: SOLICITED });
-      t.equal((await other.manage(ABORT_TASK_SET)).response, COMPLETE);
+      t.equal((await other.manage(TASK_FUNCTION.ABORT_TASK_SET)).response, COMPLETE);
       sendLate(session, task);
       t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
     },
@@ -211,7 +216,7 @@ export const taskManagement: readonly Requirement[] = [
       const { session, before } = await prepared(target, 900);
       const task = await waitingWrite(session, 900);
       const other = await Session.login(target, { keys: SOLICITED });
-      const itt = other.sendManage(LOGICAL_UNIT_RESET);
+      const itt = other.sendManage(TASK_FUNCTION.LOGICAL_UNIT_RESET);
       sendLate(session, task);
       t.equal((await responseTo(other, itt)).pdu.response, COMPLETE);
       const first = await session.execute({ cdb: testUnitReady() });
@@ -228,7 +233,7 @@ export const taskManagement: readonly Requirement[] = [
     text: 'TARGET WARM RESET is done, or refused as not supported or not authorised',
     async run(t, target) {
       const session = await Session.login(target);
-      const { response } = await session.manage(TARGET_WARM_RESET);
+      const { response } = await session.manage(TASK_FUNCTION.TARGET_WARM_RESET);
       t.ok([COMPLETE, NOT_SUPPORTED, NOT_AUTHORIZED].includes(response), `response ${response}`);
     },
   },
@@ -240,7 +245,7 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target);
       const other = await Session.login(target);
-      const itt = session.sendManage(TARGET_COLD_RESET);
+      const itt = session.sendManage(TASK_FUNCTION.TARGET_COLD_RESET);
       const pdu = await session.next();
       if (pdu === undefined) {
         t.pass('closed');
@@ -262,7 +267,7 @@ export const taskManagement: readonly Requirement[] = [
     text: 'CLEAR ACA is done, or refused as not supported',
     async run(t, target) {
       const session = await Session.login(target);
-      const { response } = await session.manage(CLEAR_ACA);
+      const { response } = await session.manage(TASK_FUNCTION.CLEAR_ACA);
       t.ok([COMPLETE, NOT_SUPPORTED].includes(response), `response ${response}`);
     },
   },
@@ -273,7 +278,7 @@ export const taskManagement: readonly Requirement[] = [
     text: 'TASK REASSIGN is refused at error recovery level 0: not supported, or no such task',
     async run(t, target) {
       const session = await Session.login(target);
-      const { response } = await session.manage(TASK_REASSIGN, { referencedTag: 0x1234 });
+      const { response } = await session.manage(TASK_FUNCTION.TASK_REASSIGN, { referencedTag: 0x1234 });
       t.ok([NO_TASK, NO_REASSIGNMENT, NOT_SUPPORTED].includes(response), `response ${response}`);
     },
   },
@@ -301,7 +306,11 @@ export const taskManagement: readonly Requirement[] = [
     text: 'functions on a LUN that does not exist are answered by LUN does not exist',
     async run(t, target) {
       const session = await Session.login(target);
-      for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+      for (const fn of [
+        TASK_FUNCTION.ABORT_TASK_SET,
+        TASK_FUNCTION.CLEAR_TASK_SET,
+        TASK_FUNCTION.LOGICAL_UNIT_RESET,
+      ]) {
         t.equal((await session.manage(fn, { lun: 77 })).response, NO_LUN, `function ${fn}`);
       }
     },
@@ -317,7 +326,7 @@ export const taskManagement: readonly Requirement[] = [
       const { expStatSN, lun } = session;
       session.connection.send(
         managementRequest({
-          function: ABORT_TASK_SET,
+          function: TASK_FUNCTION.ABORT_TASK_SET,
           itt: 0x321,
           cmdSN: base + 1,
           expStatSN,
@@ -348,7 +357,7 @@ export const taskManagement: readonly Requirement[] = [
         const itt = session.sendCommand({ cdb: read10(0, 8), read: 8 * session.blockBytes });
         const refCmdSN = session.cmdSN - 1;
         ended.set(itt, 0);
-        aborted.set(session.sendManage(ABORT_TASK, { referencedTag: itt, refCmdSN }), itt);
+        aborted.set(session.sendManage(TASK_FUNCTION.ABORT_TASK, { referencedTag: itt, refCmdSN }), itt);
       }
       for (let left = count; left > 0;) {
         const pdu = await session.next();
@@ -374,7 +383,7 @@ export const taskManagement: readonly Requirement[] = [
       const { session, before } = await prepared(target, 900, FAST);
       t.equal(session.agreed.get('TaskReporting'), 'FastAbort');
       const task = await waitingWrite(session, 900);
-      const itt = session.sendManage(ABORT_TASK_SET);
+      const itt = session.sendManage(TASK_FUNCTION.ABORT_TASK_SET);
       const { pdu, before: others } = await responseTo(session, itt);
       t.equal(pdu.response, COMPLETE);
       t.same(others, [], 'the issuing connection needs no asynchronous message');
@@ -393,7 +402,7 @@ export const taskManagement: readonly Requirement[] = [
         const { session, before } = await prepared(target, 900, { ...SOLICITED, TaskReporting: reporting });
         t.equal(session.agreed.get('TaskReporting'), reporting);
         const tasks = [await waitingWrite(session, 900), await waitingWrite(session, 901)] as const;
-        const itt = session.sendManage(CLEAR_TASK_SET);
+        const itt = session.sendManage(TASK_FUNCTION.CLEAR_TASK_SET);
         t.same(await session.fence(), [], 'waits for both');
         sendLate(session, tasks[0]);
         t.same(await session.fence(), [], 'waits for the other');
@@ -413,7 +422,7 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const { session, before } = await prepared(target, 900);
       const task = await waitingWrite(session, 900);
-      t.equal((await session.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      t.equal((await session.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET)).response, COMPLETE);
       sendLate(session, task);
       t.same(await session.fence(), []);
       await holds(t, session, 900, before, 'nothing was written');
@@ -428,7 +437,7 @@ export const taskManagement: readonly Requirement[] = [
       const { session, before } = await prepared(target, 900, FAST);
       const { cmdSN } = session;
       session.cmdSN = cmdSN + 1;
-      const itt = session.sendManage(ABORT_TASK_SET);
+      const itt = session.sendManage(TASK_FUNCTION.ABORT_TASK_SET);
       t.same(await session.fence(), [], 'waits for the command');
       const data = Buffer.alloc(session.blockBytes, 0xcd);
       session.sendCommand({ cdb: write10(900, 1), write: data, cmdSN });
@@ -447,7 +456,7 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target);
       const lost = session.takeCmdSN();
-      const { response } = await session.manage(TARGET_WARM_RESET);
+      const { response } = await session.manage(TASK_FUNCTION.TARGET_WARM_RESET);
       if (response !== COMPLETE) {
         t.ok([NOT_SUPPORTED, NOT_AUTHORIZED].includes(response));
         return;
@@ -464,7 +473,11 @@ export const taskManagement: readonly Requirement[] = [
     level: 'MUST',
     text: 'an immediate multi-task abort leaves the commands numbered behind it alone, though they wait with those before it',
     async run(t, target) {
-      for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+      for (const fn of [
+        TASK_FUNCTION.ABORT_TASK_SET,
+        TASK_FUNCTION.CLEAR_TASK_SET,
+        TASK_FUNCTION.LOGICAL_UNIT_RESET,
+      ]) {
         const { session, before } = await prepared(target, 900, FAST);
         const missing = session.takeCmdSN();
         const data = Buffer.alloc(session.blockBytes, 0xcd);
@@ -483,7 +496,7 @@ export const taskManagement: readonly Requirement[] = [
           'what is behind it is answered behind it',
         );
         const outcome = await session.finish(behind, { read: before.length / 4 });
-        if (fn === LOGICAL_UNIT_RESET) t.match(senseTriple(outcome.sense), /^06\/29\//);
+        if (fn === TASK_FUNCTION.LOGICAL_UNIT_RESET) t.match(senseTriple(outcome.sense), /^06\/29\//);
         else t.ok(outcome.data.equals(before.subarray(0, session.blockBytes)), 'it has run');
         await holds(t, session, 900, before, 'nothing was written');
       }
@@ -500,7 +513,7 @@ export const taskManagement: readonly Requirement[] = [
       const data = Buffer.alloc(session.blockBytes, 0xcd);
       session.sendCommand({ cdb: write10(900, 1), write: data });
       t.same(await session.fence(), [], 'it waits');
-      const { response } = await session.manage(TARGET_WARM_RESET);
+      const { response } = await session.manage(TASK_FUNCTION.TARGET_WARM_RESET);
       if (response !== COMPLETE) {
         t.ok([NOT_SUPPORTED, NOT_AUTHORIZED].includes(response));
         return;
@@ -523,7 +536,7 @@ export const taskManagement: readonly Requirement[] = [
       const missing = session.takeCmdSN();
       session.sendCommand({ cdb: write10(900, 1), write: Buffer.alloc(session.blockBytes, 0xcd) });
       const other = session.sendCommand({ cdb: testUnitReady(), lun: 77 });
-      t.equal((await session.manage(ABORT_TASK_SET)).response, COMPLETE, 'without the command');
+      t.equal((await session.manage(TASK_FUNCTION.ABORT_TASK_SET)).response, COMPLETE, 'without the command');
       const late = session.sendCommand({ cdb: testUnitReady(), cmdSN: missing });
       const answers = await session.fence();
       t.same(
@@ -543,7 +556,10 @@ export const taskManagement: readonly Requirement[] = [
       const missing = session.takeCmdSN();
       const refCmdSN = session.cmdSN;
       const waiting = session.sendCommand({ cdb: testUnitReady() });
-      const { response } = await session.manage(ABORT_TASK, { referencedTag: 0xbeef, refCmdSN });
+      const { response } = await session.manage(TASK_FUNCTION.ABORT_TASK, {
+        referencedTag: 0xbeef,
+        refCmdSN,
+      });
       t.equal(response, NO_TASK);
       session.sendCommand({ cdb: testUnitReady(), cmdSN: missing });
       t.equal((await session.expect(OP.SCSI_RESPONSE)).scsiStatus, STATUS.GOOD);
@@ -563,7 +579,7 @@ export const taskManagement: readonly Requirement[] = [
       const tasks = [await waitingWrite(session, 900), await waitingWrite(session, 901)] as const;
       const theirs = await waitingWrite(standard, 902);
       const issuer = await Session.login(target, { keys: FAST });
-      t.equal((await issuer.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      t.equal((await issuer.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET)).response, COMPLETE);
       const told = await session.fence();
       const terminated = told.filter((pdu) => pdu.opcode === OP.ASYNC && pdu.asyncEvent === 5);
       t.equal(terminated.length, 1, 'once for both tasks');
@@ -609,7 +625,7 @@ export const taskManagement: readonly Requirement[] = [
           return;
         }
         const issuer = await Session.login(target, { keys });
-        const { response } = await issuer.manage(TARGET_WARM_RESET);
+        const { response } = await issuer.manage(TASK_FUNCTION.TARGET_WARM_RESET);
         if (response !== COMPLETE) {
           t.ok([NOT_SUPPORTED, NOT_AUTHORIZED].includes(response));
           return;
@@ -628,7 +644,11 @@ export const taskManagement: readonly Requirement[] = [
     text: 'a command that had failed before its unsolicited data came sends no status behind the response to a multi-task abort',
     async run(t, target) {
       for (const reporting of ['ResponseFence', 'FastAbort']) {
-        for (const fn of [ABORT_TASK_SET, CLEAR_TASK_SET, LOGICAL_UNIT_RESET]) {
+        for (const fn of [
+          TASK_FUNCTION.ABORT_TASK_SET,
+          TASK_FUNCTION.CLEAR_TASK_SET,
+          TASK_FUNCTION.LOGICAL_UNIT_RESET,
+        ]) {
           const session = await Session.login(target, {
             keys: { InitialR2T: 'No', TaskReporting: reporting },
           });
@@ -655,7 +675,10 @@ export const taskManagement: readonly Requirement[] = [
       const other = await Session.login(target, { keys: FAST });
       await waitingWrite(other, 901);
       other.connection.destroy();
-      t.equal((await session.manage(ABORT_TASK, { referencedTag: task.itt })).response, COMPLETE);
+      t.equal(
+        (await session.manage(TASK_FUNCTION.ABORT_TASK, { referencedTag: task.itt })).response,
+        COMPLETE,
+      );
       sendLate(session, task);
       t.same(await session.fence(), []);
     },
@@ -669,8 +692,11 @@ export const taskManagement: readonly Requirement[] = [
       const { session } = await prepared(target, 900, LEVEL_2);
       if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
       const task = await waitingWrite(session, 900);
-      t.equal((await session.manage(QUERY_TASK, { referencedTag: task.itt })).response, SUCCEEDED);
-      t.equal((await session.manage(QUERY_TASK, { referencedTag: 0xdead })).response, COMPLETE);
+      t.equal(
+        (await session.manage(TASK_FUNCTION.QUERY_TASK, { referencedTag: task.itt })).response,
+        SUCCEEDED,
+      );
+      t.equal((await session.manage(TASK_FUNCTION.QUERY_TASK, { referencedTag: 0xdead })).response, COMPLETE);
       sendLate(session, task);
       t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
     },
@@ -683,11 +709,15 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const { session } = await prepared(target, 900, LEVEL_2);
       if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
-      t.equal((await session.manage(QUERY_TASK_SET)).response, COMPLETE);
+      t.equal((await session.manage(TASK_FUNCTION.QUERY_TASK_SET)).response, COMPLETE);
       const task = await waitingWrite(session, 900);
-      t.equal((await session.manage(QUERY_TASK_SET)).response, SUCCEEDED);
+      t.equal((await session.manage(TASK_FUNCTION.QUERY_TASK_SET)).response, SUCCEEDED);
       const other = await Session.login(target, { keys: LEVEL_2 });
-      t.equal((await other.manage(QUERY_TASK_SET)).response, COMPLETE, 'tasks of others do not count');
+      t.equal(
+        (await other.manage(TASK_FUNCTION.QUERY_TASK_SET)).response,
+        COMPLETE,
+        'tasks of others do not count',
+      );
       sendLate(session, task);
       t.equal((await session.finish(task.itt, {})).status, STATUS.GOOD);
     },
@@ -703,7 +733,7 @@ export const taskManagement: readonly Requirement[] = [
       const other = await Session.login(target, { keys: LEVEL_2 });
       const mine = await waitingWrite(session, 900);
       const theirs = await waitingWrite(other, 901);
-      const itt = session.sendManage(I_T_NEXUS_RESET);
+      const itt = session.sendManage(TASK_FUNCTION.I_T_NEXUS_RESET);
       sendLate(session, mine);
       const { pdu } = await responseTo(session, itt);
       t.equal(pdu.response, COMPLETE);
@@ -723,7 +753,7 @@ export const taskManagement: readonly Requirement[] = [
       const second = await join(2);
       await waitingWrite(second, 900);
       lead.cmdSN = second.cmdSN;
-      t.equal((await lead.manage(I_T_NEXUS_RESET)).response, COMPLETE);
+      t.equal((await lead.manage(TASK_FUNCTION.I_T_NEXUS_RESET)).response, COMPLETE);
       t.same(await lead.connection.untilClosed(), []);
       t.same(await second.connection.untilClosed(), []);
       await t.rejects(join(3), /020ah/);
@@ -737,15 +767,15 @@ export const taskManagement: readonly Requirement[] = [
     async run(t, target) {
       const session = await Session.login(target, { keys: LEVEL_2 });
       if (session.agreed.get('iSCSIProtocolLevel') !== '2') return;
-      const none = await session.manage(QUERY_ASYNCHRONOUS_EVENT);
+      const none = await session.manage(TASK_FUNCTION.QUERY_ASYNCHRONOUS_EVENT);
       t.equal(none.response, COMPLETE);
       t.equal(none.bhs.readUInt32BE(8), 0, 'no additional response information');
       const other = await Session.login(target);
-      t.equal((await other.manage(LOGICAL_UNIT_RESET)).response, COMPLETE);
+      t.equal((await other.manage(TASK_FUNCTION.LOGICAL_UNIT_RESET)).response, COMPLETE);
       // The event itself may have been told already (§11.9.1).
       await session.fence();
       for (let round = 0; round < 2; round++) {
-        const { response, bhs } = await session.manage(QUERY_ASYNCHRONOUS_EVENT);
+        const { response, bhs } = await session.manage(TASK_FUNCTION.QUERY_ASYNCHRONOUS_EVENT);
         t.equal(response, SUCCEEDED);
         t.equal(bhs.readUInt8(8), 0x16, 'one condition, UNIT ATTENTION');
         t.equal(bhs.readUInt8(9), 0x29, 'additional sense code');
@@ -753,7 +783,7 @@ export const taskManagement: readonly Requirement[] = [
       }
       const outcome = await session.execute({ cdb: testUnitReady() });
       t.match(senseTriple(outcome.sense), /^06\/29\//, 'the condition is still there');
-      t.equal((await session.manage(QUERY_ASYNCHRONOUS_EVENT)).response, COMPLETE);
+      t.equal((await session.manage(TASK_FUNCTION.QUERY_ASYNCHRONOUS_EVENT)).response, COMPLETE);
     },
   },
   {
@@ -763,7 +793,12 @@ export const taskManagement: readonly Requirement[] = [
     text: 'functions 9 to 12 are refused below protocol level 2',
     async run(t, target) {
       const session = await Session.login(target);
-      for (const fn of [QUERY_TASK, QUERY_TASK_SET, I_T_NEXUS_RESET, QUERY_ASYNCHRONOUS_EVENT]) {
+      for (const fn of [
+        TASK_FUNCTION.QUERY_TASK,
+        TASK_FUNCTION.QUERY_TASK_SET,
+        TASK_FUNCTION.I_T_NEXUS_RESET,
+        TASK_FUNCTION.QUERY_ASYNCHRONOUS_EVENT,
+      ]) {
         session.sendManage(fn);
         const pdu = await session.next();
         if (pdu?.opcode === OP.REJECT) continue;

@@ -1,12 +1,10 @@
 /** Data-Out, R2T, immediate and unsolicited data (RFC 7143 §4.2.5.2, §11.7, §11.8, §13.10 to §13.19). */
-import { dataOut, encode, NO_TAG, OP, type Pdu } from './pdu.js';
+import { dataOut, encode, NO_TAG, OP, type Pdu, TASK_FUNCTION } from './pdu.js';
 import type { Requirement, Tap } from './requirement.js';
 import { read10, senseTriple, STATUS, write10 } from './scsi.js';
 import { Session } from './session.js';
 import type { Target } from './target.js';
 
-const ABORT_TASK = 1;
-const LOGICAL_UNIT_RESET = 5;
 /** Reject reasons (§11.17.1). */
 const PROTOCOL_ERROR = 4;
 const INVALID_PDU_FIELD = 9;
@@ -565,7 +563,7 @@ export const write: readonly Requirement[] = [
           session.answerR2T(one, data);
           await fails(t, session, itt, '0b/0c/0d');
         } else {
-          const fn = end === 'ABORT TASK' ? ABORT_TASK : LOGICAL_UNIT_RESET;
+          const fn = end === 'ABORT TASK' ? TASK_FUNCTION.ABORT_TASK : TASK_FUNCTION.LOGICAL_UNIT_RESET;
           t.equal((await session.manage(fn, { referencedTag: itt })).response, 0, end);
           session.answerR2T(one, data);
         }

@@ -283,7 +283,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     // At error recovery level 0 it leaves a gap in CmdSN that nobody fills: a new session is quicker than the
     // initiator's time-out.
     else if (!full.recovers) {
-      this.#announceDrop();
+      this.announceLoss(this.cid);
       this.endAfterFlush('data digest error', 'connection-lost');
     }
   }
@@ -366,7 +366,7 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
 
   fail(why: string): void {
     if (this.#phase === 'closed') return;
-    this.#announceDrop();
+    this.announceLoss(this.cid);
     this.#loginPhase.close();
     this.counters.connectionsDropped++;
     this.#why = why;
@@ -455,10 +455,6 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
   announceEnd(): void {
     if (this.#phase === 'full-feature')
       this.#fullFeature?.messages.sessionDropping(this.#parameters.time2WaitSeconds);
-  }
-
-  #announceDrop(): void {
-    this.announceLoss(this.cid);
   }
 
   announceLoss(cid: number): void {

@@ -1,6 +1,7 @@
 /**
  * The sessions of all targets: creation, reinstatement and end (RFC 7143 §4.3, §6.3.5, §11.12.6 and §11.13.3).
  */
+import { ISCSI_NO_VERSION } from '../scsi/nexus.js';
 import type { LunAccess, NexusEnd } from '../scsi/port.js';
 import { LOGIN_STATUS, type LoginStatus } from './constants.js';
 import type { Negotiation } from './negotiation.js';
@@ -22,8 +23,6 @@ export interface EnterRequest {
   negotiation: Negotiation;
 }
 
-/** Of iSCSI; the protocol level counts from it (RFC 7144 §4.2). */
-const VERSION_DESCRIPTOR = 0x0960;
 const TSIH_MAX = 0xffff;
 /** Connections of all sessions that are gone and whose tasks live on; of more, some end before their time. */
 const LOST_MAX = 64;
@@ -80,7 +79,7 @@ export class Sessions {
       initiatorName: identity.initiatorName,
       initiatorPort: `${identity.initiatorName},i,0x${identity.isid}`,
       portalGroupTag: identity.portalGroupTag,
-      transportVersion: VERSION_DESCRIPTOR + Number(request.negotiation.value('iSCSIProtocolLevel')),
+      transportVersion: ISCSI_NO_VERSION + Number(request.negotiation.value('iSCSIProtocolLevel')),
       luns,
       address,
       onAttention: (lun, sense) => {

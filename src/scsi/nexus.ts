@@ -6,8 +6,8 @@ import type { LunAccess, NexusOptions } from './port.js';
 import { SENSE } from './sense.js';
 import type { Path } from './unit.js';
 
-/** Version descriptor (SPC-6 §6.6.2). */
-const ISCSI_NO_VERSION = 0x0960;
+/** Version descriptor (SPC-6 §6.6.2); the protocol level counts from it (RFC 7144 §4.2). */
+export const ISCSI_NO_VERSION = 0x0960;
 
 /** Opaque to the transport, which only keeps it and hands it back. */
 export class Nexus {
