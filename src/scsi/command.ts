@@ -64,15 +64,9 @@ function compile(definition: CommandDefinition): Command {
   const usageData = Buffer.from(definition.usage.replaceAll(' ', ''), 'hex');
   const opcode = usageData[0];
   const refused: number[] = [];
+  // A service action needs no care: the command is found by it, so its bits are those of the usage data.
   for (let byte = 1; byte < usageData.length; byte++) {
-    let allowed = usageData[byte];
-    if (definition.serviceAction !== undefined) {
-      if (opcode === VARIABLE_LENGTH) {
-        if (byte >= 7 && byte <= 9) continue;
-      } else if (byte === 1) {
-        allowed |= SERVICE_ACTION_MASK;
-      }
-    }
+    const allowed = usageData[byte];
     if (allowed !== 0xff) refused.push(byte, ~allowed & 0xff);
   }
   return {

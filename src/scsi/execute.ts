@@ -36,7 +36,7 @@ export function execute(task: Task): void {
     failField(task, refused);
     return;
   }
-  if (command.opcode === VARIABLE_LENGTH && task.cdbLength < command.usageData.length) {
+  if (command.opcode === VARIABLE_LENGTH && !hasItsLength(task, command)) {
     failField(task, 7);
     return;
   }
@@ -54,6 +54,11 @@ export function execute(task: Task): void {
     }
   }
   command.execute(task, path);
+}
+
+/** SPC-6 §4.2.3: ADDITIONAL CDB LENGTH is the command's, and as many bytes have come. */
+function hasItsLength({ cdb, cdbLength }: Task, { usageData }: Command): boolean {
+  return cdb[7] === usageData[7] && cdbLength >= usageData.length;
 }
 
 /** SPC-6 §4.2.5: an unknown operation code, or a known one with an unknown service action. */

@@ -2,4 +2,5 @@ import { CommandSet } from '../../src/scsi/command.js';
 import { OPCODES } from '../../src/scsi/opcodes.js';
 
 /** The compiled opcode table. */
-export const COMMANDS = new CommandSet(OPCODES).all;
+export const SET = new CommandSet(OPCODES);
+export const COMMANDS = SET.all;

@@ -1,5 +1,4 @@
 import t from 'tap';
-import { ABSENCE_MS, HOLDS_MAX } from '../../src/scsi/holds.js';
 import { MEDIUM } from '../../src/scsi/medium.js';
 import type { Nexus } from '../../src/scsi/nexus.js';
 import { TASK_MANAGEMENT, TASK_MANAGEMENT_RESPONSE } from '../../src/scsi/port.js';
@@ -120,82 +119,6 @@ void t.test(
     );
   },
 );
-
-void t.test(
-  'Who holds the slave is known over a lost connection and a restart, until the port allows, logs out or stays away',
-  async (t) => {
-    const state = new MemoryState();
-    const slave = new MemoryMedium(1 << 20);
-    const [prevent, allow] = [1, 0].map((flag) => [0x1e, 0, 0, 0, flag, 0]) as [number[], number[]];
-    const holder = [{ initiator: A, address: '192.0.2.1' }];
-    const first = bench({ state, slave });
-    const mounted = first.login(A);
-    await first.run(mounted, 0, prevent);
-    t.same(first.target.slaveHolders(), [], 'the master is a fixed disk');
-    await first.run(mounted, 1, prevent);
-    first.target.detach(mounted, 'connection-lost');
-    t.same(first.target.slaveHolders(), holder, 'a broken cable does not end it');
-    t.equal(
-      (await first.run(first.login(B), 1, [0x1b, 0, 0, 0, 2, 0])).code,
-      '05/53/02',
-      'nobody else ejects',
-    );
-    const restarted = bench({ state, slave });
-    t.same(restarted.target.slaveHolders(), holder, 'nor does a restart');
-    await restarted.run(restarted.login(A), 1, allow);
-    t.same(restarted.target.slaveHolders(), []);
-    t.same(bench({ state, slave }).target.slaveHolders(), [], 'that is remembered, too');
-
-    const again = restarted.login(A);
-    await restarted.run(again, 1, prevent);
-    restarted.target.detach(again, 'killed');
-    const now = Date.now;
-    t.teardown(() => (Date.now = now));
-    Date.now = () => now() + ABSENCE_MS;
-    t.same(restarted.target.slaveHolders(), [], 'it stayed away');
-    Date.now = now;
-    slave.generation++;
-    t.same(bench({ state, slave }).target.slaveHolders(), [], 'another medium is in');
-    state.records.set('scsi.holds', Buffer.from('{'));
-    t.same(bench({ state, slave }).target.slaveHolders(), [], 'a damaged record is no reason not to serve');
-  },
-);
-
-void t.test(
-  'An initiator that lost its nexus and is back by another one may eject what it held itself (SBC-5 §5.15)',
-  async (t) => {
-    const b = bench();
-    const eject = [0x1b, 0, 0, 0, 2, 0];
-    const first = b.login(A);
-    await b.run(first, 1, [0x1e, 0, 0, 0, 1, 0]);
-    const again = b.target.attach({
-      initiatorName: A,
-      initiatorPort: `${A},i,0x00023d000002`,
-      portalGroupTag: 1,
-      luns: BOTH,
-      address: '192.0.2.1',
-    });
-    t.equal(await ready(b, again, 1), '06/29/00');
-    t.equal((await b.run(again, 1, eject)).code, '05/53/02', 'not while both nexuses are there');
-    b.target.detach(first, 'connection-lost');
-    t.equal((await b.run(b.login(B), 1, eject)).code, '05/53/02', 'not somebody else');
-    t.equal((await b.run(again, 1, eject)).status, 0);
-  },
-);
-
-void t.test('Holds are bounded: who is away is forgotten first', async (t) => {
-  const b = bench();
-  const prevent = [0x1e, 0, 0, 0, 1, 0];
-  await b.run(b.login(A), 1, prevent);
-  const away = b.login(B);
-  await b.run(away, 1, prevent);
-  b.target.detach(away, 'connection-lost');
-  for (let i = 2; i <= HOLDS_MAX; i++) await b.run(b.login(`${A}${String(i)}`), 1, prevent);
-  const holders = b.target.slaveHolders().map(({ initiator }) => initiator);
-  t.equal(holders.length, HOLDS_MAX);
-  t.equal(holders[0], A);
-  t.notOk(holders.includes(B));
-});
 
 void t.test('The list of told ports is bounded, and ports that are logged in stay on it', async (t) => {
   const state = new MemoryState();

@@ -2,9 +2,9 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { COMMANDS } from './commands.js';
+import { COMMANDS, SET } from './commands.js';
 import { opcodePage } from '../../src/scsi/opcode-page.js';
-import { bench, cdb10, MemoryState } from './support.js';
+import { bench, cdb10, fieldOf, MemoryState } from './support.js';
 
 function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
@@ -44,15 +44,12 @@ void t.test('Every command is found by its own usage data and refuses each bit o
   const b = bench();
   const nexus = b.login();
   for (const command of COMMANDS) {
-    t.equal(command.usageData[0], command.opcode, command.name);
+    t.equal(SET.find(command.usageData), command, command.name);
     for (let byte = 1; byte < command.usageData.length; byte++) {
       for (let bit = 0; bit < 8; bit++) {
         if (((command.usageData[byte] >> bit) & 1) !== 0) continue;
-        if (
-          command.serviceAction !== undefined &&
-          (command.opcode === 0x7f ? byte >= 7 && byte <= 9 : byte === 1)
-        )
-          continue;
+        const inAction = command.opcode === 0x7f ? byte === 8 || byte === 9 : byte === 1 && bit < 5;
+        if (command.serviceAction !== undefined && inAction) continue;
         const cdb = Buffer.alloc(32);
         cdb[0] = command.opcode;
         if (command.opcode === 0x7f) command.usageData.copy(cdb, 7, 7, 10);
@@ -66,6 +63,26 @@ void t.test('Every command is found by its own usage data and refuses each bit o
     }
   }
 });
+
+void t.test(
+  'A CDB of variable length has the length of its command, and comes whole (SPC-6 §4.2.3)',
+  async (t) => {
+    const b = bench();
+    const nexus = b.login();
+    const cdb = Buffer.alloc(36);
+    cdb.set([0x7f, 0, 0, 0, 0, 0, 0, 0x18, 0, 0x12]);
+    cdb[31] = 64;
+    const ask = async (additional: number, bytes: number): Promise<unknown[]> => {
+      cdb[7] = additional;
+      const outcome = await b.run(nexus, 0, cdb.subarray(0, bytes));
+      return [outcome.code, fieldOf(outcome)];
+    };
+    t.same(await ask(0x18, 32), ['', undefined]);
+    t.same(await ask(0x18, 28), ['05/24/00', 7], 'four bytes are missing');
+    t.same(await ask(0x14, 32), ['05/24/00', 7], 'it says fewer');
+    t.same(await ask(0x1c, 36), ['05/24/00', 7], 'it says more');
+  },
+);
 
 void t.test('REPORT SUPPORTED OPERATION CODES tells the table, with timeouts (SPC-6 §6.33)', async (t) => {
   const b = bench();
@@ -92,6 +109,7 @@ void t.test('REPORT SUPPORTED OPERATION CODES tells the table, with timeouts (SP
   t.equal(read.data.toString('hex'), '0003000a281affffffff3fffff00');
   t.equal((await b.run(nexus, 0, ask(1, 0xa3))).code, '05/24/00', 'has service actions');
   t.equal((await b.run(nexus, 0, ask(2, 0x28))).code, '05/24/00', 'has none');
+  t.equal((await b.run(nexus, 0, ask(2, 0xc7))).data[1], 1, 'not supported');
   t.equal((await b.run(nexus, 0, ask(3, 0x7f, 0x12))).data[1], 3);
   t.equal((await b.run(nexus, 0, ask(3, 0xc7))).data[1], 1, 'not supported');
   t.equal((await b.run(nexus, 0, [0xc7])).code, '05/20/00');

@@ -584,15 +584,6 @@ void t.test(
   },
 );
 
-void t.test('Who holds the slave and cannot be remembered is said', async (t) => {
-  const b = bench();
-  const a = b.login(A);
-  b.state.fails = true;
-  t.equal((await b.run(a, 1, [0x1e, 0, 0, 0, 1, 0])).status, 0, 'PREVENT');
-  await turns(2);
-  t.match(b.warnings.at(-1)?.message, /not remembered who holds the slave/);
-});
-
 /** Takes its time to say what is mapped. */
 class SlowMap extends MemoryMedium {
   asked = 0;
