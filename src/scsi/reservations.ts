@@ -36,7 +36,6 @@ export interface Registration {
 }
 
 interface Saved {
-  generation: number;
   registrations: Registration[];
   holder: number;
   type: number;
@@ -66,7 +65,7 @@ export function isType(type: number): boolean {
 }
 
 export class Reservations {
-  /** PRGENERATION. */
+  /** PRGENERATION, 0 from power on whatever is kept (SPC-6 §6.16.2). */
   generation = 0;
   /** APTPL: kept through a power loss. */
   persistThroughPowerLoss = false;
@@ -160,7 +159,6 @@ export class Reservations {
       return;
     }
     const saved: Saved = {
-      generation: this.generation,
       registrations: this.registrations,
       holder: this.holder === undefined ? -1 : this.registrations.indexOf(this.holder),
       type: this.type,
@@ -186,7 +184,6 @@ export class Reservations {
       return;
     }
     this.persistThroughPowerLoss = true;
-    this.generation = saved.generation;
     this.registrations = saved.registrations;
     this.type = saved.type;
     this.holder = saved.registrations.at(saved.holder < 0 ? saved.registrations.length : saved.holder);
@@ -201,9 +198,8 @@ function isOf(registration: Registration, nexus: Nexus): boolean {
 
 function isSaved(value: unknown): value is Saved {
   if (typeof value !== 'object' || value === null) return false;
-  const { generation, registrations, holder, type } = value as Record<string, unknown>;
+  const { registrations, holder, type } = value as Record<string, unknown>;
   return (
-    typeof generation === 'number' &&
     typeof holder === 'number' &&
     typeof type === 'number' &&
     (type === 0 || isType(type)) &&

@@ -92,7 +92,7 @@ export class TargetPorts {
   }
 
   byRelativeId(relativeId: number): TargetPort | undefined {
-    return this.all.at(relativeId - 1);
+    return this.all[relativeId - 1];
   }
 
   /** SCSI port name: target name, ",t,0x", portal group tag (RFC 7143 §4.4.2). */
