@@ -123,10 +123,17 @@ export class Connection implements WireListener, SessionConnection, LoginOwner, 
     if (this.#phase === 'closing' || this.#phase === 'closed') return true;
     this.#receive.end += bytes;
     this.heardAtMs = performance.now();
+    // More may wait in the socket, and the event loop would go on reading it: others come first.
+    const filled = this.#receive.filled;
     this.#run();
     this.#services.active(this, this.session?.waitsForMedium() === true);
-    return !this.#stalled;
+    if (filled && !this.#stalled) setImmediate(this.#readOn);
+    return !filled && !this.#stalled;
   }
+
+  readonly #readOn = (): void => {
+    if (!this.#stalled && this.#phase !== 'closed') this.wire.resume();
+  };
 
   closed(why: string): void {
     if (this.#phase === 'closed') return;

@@ -44,6 +44,11 @@ export class ReceiveBuffer {
     this.start = this.end = 0;
   }
 
+  /** The last read left no room: there may be more. */
+  get filled(): boolean {
+    return this.end === this.buffer.length;
+  }
+
   /** Where the next read goes. `needBytes`: length of the PDU that begins at `start`, as far as known. */
   next(needBytes: number): Uint8Array {
     if (this.start === this.end) {

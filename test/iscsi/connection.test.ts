@@ -102,6 +102,37 @@ void t.test(
   },
 );
 
+void t.test(
+  'however much has come, a turn of the event loop takes in no more than the receive buffer',
+  async (t) => {
+    const { server, port, memory } = await startServer();
+    const socket = await open(port);
+    let taken = 0;
+    let most = 0;
+    let writes = 0;
+    const submit = memory.submit.bind(memory);
+    memory.submit = (task) => {
+      writes++;
+      most = Math.max(most, (taken += 65_536));
+      submit(task);
+    };
+    let running = true;
+    const turn = (): void => {
+      taken = 0;
+      if (running) setImmediate(turn);
+    };
+    turn();
+    const each = 100;
+    const window = Buffer.concat(Array.from({ length: each }, (_, i) => write10(1 + i, 0, 128)));
+    socket.write(window);
+    await until(() => writes === each);
+    running = false;
+    t.ok(most <= 1 << 20, `${most} bytes`);
+    socket.destroy();
+    await server.close(0);
+  },
+);
+
 void t.test('a second connection is served while the first one is stalled', async (t) => {
   const { server, port } = await startServer({ connectionBufferBytesMax: 1 << 20 });
   const first = await open(port);
