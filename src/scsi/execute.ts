@@ -45,12 +45,15 @@ export function execute(task: Task): void {
       fail(task, SENSE.MEDIUM_NOT_PRESENT);
       return;
     }
-    if (command.changesMedium && path.writeProtected) {
-      fail(
-        task,
-        path.unit.modes.softwareWriteProtect ? SENSE.SOFTWARE_WRITE_PROTECTED : SENSE.WRITE_PROTECTED,
-      );
-      return;
+    if (command.changesMedium) {
+      if (path.writeProtected) {
+        fail(
+          task,
+          path.unit.modes.softwareWriteProtect ? SENSE.SOFTWARE_WRITE_PROTECTED : SENSE.WRITE_PROTECTED,
+        );
+        return;
+      }
+      path.lastUseMs = Date.now();
     }
   }
   command.execute(task, path);

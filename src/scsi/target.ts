@@ -25,7 +25,7 @@ import type { AccessStateName } from './target-ports.js';
 import { manage } from './task-management.js';
 import { TaskSet } from './task-set.js';
 import type { Task } from './task.js';
-import { LogicalUnit, PHASE, PHYSICAL_BYTES, Path } from './unit.js';
+import { LogicalUnit, PHASE, PHYSICAL_BYTES, Path, pathOf } from './unit.js';
 import type { MediumControl, ScsiLog, TargetServices, UnitStatistics } from './unit.js';
 
 export type { ControlDone, MediumControl, ScsiLog, UnitStatistics } from './unit.js';
@@ -66,7 +66,7 @@ export interface NexusName {
 const SANITIZE_BYTES_PER_SECOND = 67_108_864;
 /** Former nexuses remembered, so that a new one of the same name finds I_T NEXUS LOSS. */
 const FORMER_MAX = 256;
-/** A nexus counts as using the master for so long after its last medium command. */
+/** A nexus counts as using the master for so long after it last read or changed it. */
 const LATELY_MS = 30_000;
 
 export class ScsiTarget implements ScsiPort {
@@ -249,10 +249,11 @@ export class ScsiTarget implements ScsiPort {
     this.services.holds.releaseAll();
   }
 
-  /** The nexuses that have used the master's medium within the last half minute, or hold tasks there. */
+  /** The nexuses that have read or changed the master's medium within the last half minute, or hold tasks there. */
   masterInUse(): NexusName[] {
     const since = Date.now() - LATELY_MS;
-    return names(this.master, (path) => path.lastUseMs > since);
+    const busy = new Set([...this.master.tasks.all()].map(pathOf));
+    return names(this.master, (path) => path.lastUseMs > since || busy.has(path));
   }
 
   /** How long commands took, and how many are under way or wait. */

@@ -183,7 +183,7 @@ export class Path {
   /** Set if anything but the plain checks is due before the next command: the hot path looks only here. */
   special = false;
   writeProtected = false;
-  /** Time of the last command that touched the medium, in ms; 0: never. */
+  /** Time of the last command that read blocks or changed the medium, in ms; 0: never. */
   lastUseMs = 0;
   readonly attentions: number[] = [];
 

@@ -181,7 +181,6 @@ export function write(task: Task, path: Path): void {
   if (!inRange(task, first, count)) return;
   task.flags = !path.unit.modes.writeCacheEnabled || (cdb[0] >= 0x20 && (cdb[1] & FUA) !== 0) ? DURABLE : 0;
   path.unit.statistics.writeOps++;
-  path.lastUseMs = Date.now();
   path.unit.services.background.masterUsed(path.lastUseMs);
   task.handler = WRITE;
   task.receiveDataOut(task.remaining, false);
