@@ -30,22 +30,18 @@ const COVERED_FROM = 12;
 const SEGMENT_AT = 192;
 
 const { store: crashed, expected } = loadGolden(FORMAT_VERSION);
-const closed = await closedIn(crashed, async (engine) => {
-  // So that the page is of the current epoch, and both twins of everything are level.
-  await write(engine, 600);
+/** What an orderly close leaves of it: with the slave as it was, and disabled. */
+const closed = over(crashed);
+const disabled = over(crashed);
+t.before(async () => {
+  for (const store of [closed, disabled]) {
+    const engine = await Engine.open(store);
+    if (store === disabled) await engine.disable();
+    // So that the page is of the current epoch, and both twins of everything are level.
+    await write(engine, 600);
+    await engine.close();
+  }
 });
-const disabled = await closedIn(crashed, async (engine) => {
-  await engine.disable();
-  await write(engine, 600);
-});
-
-async function closedIn(base: MemoryStore, work: (engine: Engine) => Promise<void>): Promise<MemoryStore> {
-  const store = over(base);
-  const engine = await Engine.open(store);
-  await work(engine);
-  await engine.close();
-  return store;
-}
 
 async function write(engine: Engine, block: number): Promise<void> {
   const master = new MasterMedium(engine);
@@ -56,25 +52,29 @@ async function write(engine: Engine, block: number): Promise<void> {
 
 type Edit = (bytes: Buffer) => void;
 
+type Image = () => MemoryStore;
+
 /** The image with some copies of a structure edited, under checksums that are right. */
-function edited(
-  base: MemoryStore,
-  kind: 'superblock' | 'bitmap' | 'page' | 'state' | `journal ${number}`,
-  copies: readonly number[],
-  edit: Edit,
-): MemoryStore {
-  const store = over(base);
-  const places = placesOf(base).filter(({ name, copy }) => name === kind && copies.includes(copy));
-  if (places.length !== copies.length) throw new Error(`${kind} is not there ${copies.length} times`);
-  for (const { position, lengthBytes } of places) {
-    const bytes = Buffer.alloc(lengthBytes);
-    store.readSync(bytes, 0, lengthBytes, position);
-    edit(bytes);
-    bytes.writeUInt32LE(crc32c(bytes, COVERED_FROM, lengthBytes - COVERED_FROM), CRC_AT);
-    store.apply(position, bytes);
-  }
-  return store;
-}
+const edited =
+  (
+    base: MemoryStore,
+    kind: 'superblock' | 'bitmap' | 'page' | 'state' | `journal ${number}`,
+    copies: readonly number[],
+    edit: Edit,
+  ): Image =>
+  () => {
+    const store = over(base);
+    const places = placesOf(base).filter(({ name, copy }) => name === kind && copies.includes(copy));
+    if (places.length !== copies.length) throw new Error(`${kind} is not there ${copies.length} times`);
+    for (const { position, lengthBytes } of places) {
+      const bytes = Buffer.alloc(lengthBytes);
+      store.readSync(bytes, 0, lengthBytes, position);
+      edit(bytes);
+      bytes.writeUInt32LE(crc32c(bytes, COVERED_FROM, lengthBytes - COVERED_FROM), CRC_AT);
+      store.apply(position, bytes);
+    }
+    return store;
+  };
 
 const u32 =
   (at: number, change: (value: number) => number): Edit =>
@@ -104,7 +104,7 @@ const second: `journal ${number}` = `journal ${blocks.tail + 1}`;
 const last: `journal ${number}` = `journal ${blocks.needed - 1}`;
 
 /** Beyond repair: nobody can know what is true. Nothing of it may be written. */
-const DAMAGED: readonly [what: string, store: MemoryStore, problem: RegExp][] = [
+const DAMAGED: readonly [what: string, image: Image, problem: RegExp][] = [
   [
     'a superblock as new as another, that says something else',
     edited(
@@ -270,15 +270,15 @@ const DAMAGED: readonly [what: string, store: MemoryStore, problem: RegExp][] = 
   ],
 ];
 
-for (const [what, store, problem] of DAMAGED) {
+for (const [what, image, problem] of DAMAGED) {
   void t.test(`${what}: damaged, and nothing is written`, async (t) => {
-    const { verdict, findings } = await checkStore(over(store));
+    const { verdict, findings } = await checkStore(image());
     t.equal(verdict, 'damaged');
     t.ok(
       findings.some((finding) => finding.severity === 'damaged' && problem.test(finding.problem)),
       findings.map((finding) => finding.problem).join('; '),
     );
-    const repaired = over(store);
+    const repaired = image();
     repaired.recording = true;
     t.equal((await checkStore(repaired, { repair: true })).verdict, 'damaged');
     t.same(
@@ -289,7 +289,7 @@ for (const [what, store, problem] of DAMAGED) {
 }
 
 /** Of two whole copies the newer one is true. */
-const OLDER: readonly [what: string, store: MemoryStore, severity: 'note' | 'repairable'][] = [
+const OLDER: readonly [what: string, image: Image, severity: 'note' | 'repairable'][] = [
   [
     'superblock 0',
     edited(
@@ -412,15 +412,15 @@ const OLDER: readonly [what: string, store: MemoryStore, severity: 'note' | 'rep
   ],
 ];
 
-for (const [what, store, severity] of OLDER) {
+for (const [what, image, severity] of OLDER) {
   void t.test(`An older copy of ${what}: ${severity}`, async (t) => {
-    const { verdict, findings } = await checkStore(over(store));
+    const { verdict, findings } = await checkStore(image());
     t.equal(verdict, severity === 'note' ? 'clean' : 'repairable');
     t.match(
       findings.map((finding) => finding.severity),
       [severity],
     );
-    const repaired = over(store);
+    const repaired = image();
     const { verdict: after } = await checkStore(repaired, { repair: true });
     t.match(after, severity === 'note' ? /clean|repaired/ : /repaired/);
     t.equal((await checkStore(repaired)).verdict, 'clean');
@@ -428,7 +428,7 @@ for (const [what, store, severity] of OLDER) {
     await engine.close();
     t.strictSame((await checkStore(repaired)).findings, [], 'an open leaves no trace of it');
     t.match(
-      await checkStore(over(store), { shared: true }),
+      await checkStore(image(), { shared: true }),
       { verdict: 'clean', findings: [] },
       'while somebody is writing it is to be expected',
     );
@@ -455,9 +455,9 @@ void t.test('Of two copies of an activity list one may be older after a crash', 
 
 void t.test('An open does not believe what can not be true', async (t) => {
   const found = (what: string): MemoryStore => {
-    const store = DAMAGED.find(([name]) => name === what)?.[1];
-    if (store === undefined) throw new Error(`there is no ${what}`);
-    return over(store);
+    const image = DAMAGED.find(([name]) => name === what)?.[1];
+    if (image === undefined) throw new Error(`there is no ${what}`);
+    return image();
   };
   await t.rejects(Engine.open(found('a record of a page that does not exist')), {
     code: 'DAMAGED',
@@ -475,7 +475,7 @@ void t.test('What a newer version has made is neither opened nor mended, and tol
     'superblock',
     ALL,
     u32(12, () => FORMAT_VERSION + 1),
-  );
+  )();
   store.recording = true;
   const unknown = { code: 'UNKNOWN_FORMAT', message: /use the version of cldd that made it/ };
   await t.rejects(Engine.open(store), unknown);
@@ -515,7 +515,7 @@ void t.test('A repair that the device refuses is told as such, and the rest is d
     'superblock',
     [0],
     u64(32, (n) => n - 1),
-  );
+  )();
   const worse = over(damaged);
   for (const { name, copy, position } of placesOf(damaged))
     if (name === 'page' && copy === 0) worse.apply(position, Buffer.alloc(512, 0xdb));
