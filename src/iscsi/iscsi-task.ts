@@ -28,6 +28,7 @@ import type { TaskHost } from './task-host.js';
 const COPY_BYTES_MAX = 16_384;
 
 const NOTHING = Buffer.alloc(0);
+const NO_PIECES: readonly Piece[] = [];
 
 /** What a response has to tell of a task that did not make it itself. */
 export interface SentOfTask {
@@ -68,7 +69,7 @@ export class IscsiTask extends Task {
   #kept: KeptTask | undefined;
   #reservedBytes = 0;
   #reservedAt = 0;
-  #pieces: Piece[] = [];
+  #pieces = NO_PIECES;
   /** The connection that the pieces were cut for. */
   #piecesHost: TaskHost | undefined;
   #pinnedBytes = 0;
@@ -306,7 +307,7 @@ export class IscsiTask extends Task {
   override sendSegments(): void {
     const host = this.host;
     const pieces = this.#pieces;
-    this.#pieces = [];
+    this.#pieces = NO_PIECES;
     if (this.aborted) {
       this.#finish();
       return;
@@ -551,7 +552,7 @@ export class IscsiTask extends Task {
     }
     this.#heldSense = undefined;
     this.#refusal = undefined;
-    this.#pieces = [];
+    this.#pieces = NO_PIECES;
     this.#piecesHost = undefined;
     this.handler = undefined;
     this.scratch = undefined;
