@@ -42,10 +42,6 @@ export class TaskSet {
     return this.running.size + this.waiting.length;
   }
 
-  has(task: Task): boolean {
-    return this.running.has(task) || this.waiting.includes(task);
-  }
-
   /** True if the task may start now; else it is queued and `start` is called in its turn. */
   admit(task: Task): boolean {
     const { attribute } = task;
