@@ -19,12 +19,12 @@ export function writeAtomic16(task: Task, path: Path): void {
   const { cdb } = task;
   const first = lba(cdb);
   const count = getU16(cdb, 12);
-  if (!inRange(task, first, count, ATOMIC_BLOCKS_MAX)) return;
+  if (!inRange(task, first, count, 0xffff)) return;
   if (first % BLOCKS_PER_PHYSICAL !== 0) {
     failField(task, 2);
     return;
   }
-  if (count % BLOCKS_PER_PHYSICAL !== 0) {
+  if (count > ATOMIC_BLOCKS_MAX || count % BLOCKS_PER_PHYSICAL !== 0) {
     failField(task, 12);
     return;
   }
