@@ -112,13 +112,13 @@ function sanitizeAllows(task: Task, { unit: { sanitize } }: Path, command: Comma
   return false;
 }
 
+/** MODE SELECT and SENSE, SEND DIAGNOSTIC, LOG SELECT, SET TARGET PORT GROUPS: beside those that are always allowed. */
+const WITHOUT_ACCESS: ReadonlySet<number> = new Set([0x15, 0x1a, 0x1d, 0x4c, 0x55, 0x5a, 0xa4]);
+
 /** SPC-6 §5.18.2.4 and §5.18.2.5: what a port in standby or unavailable state still does. */
 function reachable(task: Task, path: Path): boolean {
   const port = path.unit.services.ports.byRelativeId(path.nexus.relativePort);
-  if (port === undefined || port.state < ACCESS_STATE.STANDBY) return true;
-  const code = task.cdb[0];
-  // MODE SENSE and MODE SELECT, and SET TARGET PORT GROUPS, work in both states.
-  if (code === 0x1a || code === 0x5a || code === 0x15 || code === 0x55 || code === 0xa4) return true;
+  if (port === undefined || port.state < ACCESS_STATE.STANDBY || WITHOUT_ACCESS.has(task.cdb[0])) return true;
   fail(task, port.state === ACCESS_STATE.STANDBY ? SENSE.NOT_READY_IN_STANDBY : SENSE.NOT_READY_UNAVAILABLE);
   return false;
 }
