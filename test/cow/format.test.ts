@@ -1,6 +1,7 @@
 /** What lies where on a partition: docs/format.md, number by number. */
 import t from 'tap';
 import { isSealed, readU64, seal, uuidText, writeU64 } from '../../src/cow/bytes.js';
+import * as format from '../../src/cow/format.js';
 import { fitSegment, layoutHead, pageOffset, placeSegments } from '../../src/cow/format.js';
 import { MapPage } from '../../src/cow/map-page.js';
 import { DROP, FOLD } from '../../src/cow/states.js';
@@ -55,6 +56,38 @@ void t.test('A structure is whole with its magic, its uuid and the checksum of a
   whole[100] ^= 1;
   t.ok(isSealed(whole, 'CLDDTEST', UUID, 100), 'what lies behind it does not count');
   t.equal(uuidText(UUID), '00112233-4455-6677-8899-aabbccddeeff');
+  t.end();
+});
+
+void t.test('The sizes of things are those of docs/format.md', (t) => {
+  t.match(format, {
+    FORMAT_VERSION: 2,
+    SUPERBLOCK_BYTES: 4 * KIB,
+    SUPERBLOCK_OFFSETS: [0, 64 * KIB, 128 * KIB, 192 * KIB],
+    MIN_PARTITION_BYTES: 8 * MIB,
+    MAX_SEGMENTS: 24,
+    HEADER_BYTES: 64,
+    PAGE_BLOCKS: 8192,
+    PAGE_COVERS_BYTES: 32 * MIB,
+    PAGE_UNITS: 512,
+    UNIT_BLOCKS: 16,
+    UNIT_BYTES: 64 * KIB,
+    EXTENT_BLOCKS: 1024,
+    EXTENT_UNITS: 64,
+    PAGE_EXTENTS: 8,
+    MARK_SPAN: 32_767,
+    BITMAP_BLOCK_PAGES: 32_256,
+    JOURNAL_BLOCK_RECORDS: 403,
+    JOURNAL_RECORD_BYTES: 10,
+    JOURNAL_BLOCKS_MAX: 2048,
+    ACTIVITY_SLOTS: 4,
+    ACTIVITY_ENTRY_BYTES: 12,
+    STATE_TWIN_BYTES: 264 * KIB,
+    STATE_VALUE_BYTES_MAX: 256 * KIB,
+    KIB,
+    MIB,
+    GIB,
+  });
   t.end();
 });
 
@@ -206,21 +239,24 @@ void t.test('A young partition tells the generation of every change', (t) => {
 });
 
 void t.test('When an epoch ends, diverged blocks become what the master had, or what the base was', (t) => {
-  const after = (transition: typeof DROP | typeof FOLD, units?: number[]): number[] => {
+  const states = [7, 6, 5, 4, 3, 2, 1, 0];
+  const [kept, dropped] = [
+    [0, 1, 0, 2, 1, 2, 1, 0],
+    [2, 2, 1, 1, 0, 2, 1, 0],
+  ];
+  const after = (transition: typeof DROP | typeof FOLD, units?: number[]): number[][] => {
     const page = new MapPage(0, 3);
-    for (const from of [0, 16]) page.states.set([0, 1, 2, 3, 4, 5, 6, 7], from);
+    const starts = [0, 16, 32];
+    for (const from of starts) page.states.set(states, from);
     if (units === undefined) page.normalise(transition, 9);
     else page.normaliseUnits(transition, 9, units);
     t.equal(page.epoch, 9);
-    return [...page.states.subarray(0, 8), ...page.states.subarray(16, 24)];
+    return starts.map((from) => [...page.states.subarray(from, from + states.length)]);
   };
-  const [kept, dropped] = [
-    [0, 1, 2, 1, 2, 0, 1, 0],
-    [0, 1, 2, 0, 1, 1, 2, 2],
-  ];
-  t.same(after(FOLD), [...kept, ...kept]);
-  t.same(after(DROP), [...dropped, ...dropped]);
-  t.same(after(DROP, [1]), [0, 1, 2, 3, 4, 5, 6, 7, ...dropped], 'the other unit has none');
+  t.same(after(FOLD), [kept, kept, kept]);
+  t.same(after(DROP), [dropped, dropped, dropped]);
+  t.same(after(DROP, [1]), [states, dropped, states], 'in the units named only');
+  t.same(after(FOLD, [0, 2]), [kept, states, kept]);
   t.end();
 });
 

@@ -11,13 +11,30 @@ import { DROP } from '../../src/cow/states.js';
 import { endEpoch } from '../../src/cow/superblock.js';
 import type { Superblock } from '../../src/cow/superblock.js';
 import { WrittenBitmap, bitmapOffset } from '../../src/cow/written-bitmap.js';
+import type { StoreDone } from '../../src/cow/store.js';
 import { WornStore } from './stores.js';
 
 const MIB = 2 ** 20;
 const MAX_PAGES = 4;
 
+const EIO = Object.assign(new Error('EIO: injected'), { code: 'EIO' });
+
+/** Gives the bytes of one place all the same when it can't be read. */
+class DoubtfulStore extends WornStore {
+  doubtful: number | undefined;
+
+  override readSync(buffer: Uint8Array, offset: number, length: number, position: number): void {
+    super.readSync(buffer, offset, length, position);
+    if (position === this.doubtful) throw EIO;
+  }
+
+  override read(buffer: Uint8Array, offset: number, length: number, position: number, done: StoreDone): void {
+    super.read(buffer, offset, length, position, (error) => done(position === this.doubtful ? EIO : error));
+  }
+}
+
 interface Made {
-  store: WornStore;
+  store: DoubtfulStore;
   superblock: Superblock;
   segments: PlacedSegment[];
   written: WrittenBitmap;
@@ -26,7 +43,7 @@ interface Made {
 
 /** Two segments of 16 pages each; so many pages from the first on are on the disc, each with its number in block 0. */
 async function made(pages: number): Promise<Made> {
-  const store = new WornStore(2048 * MIB);
+  const store = new DoubtfulStore(2048 * MIB);
   store.recording = false;
   await initStore(store);
   const superblock = readSuperblock(store);
@@ -89,9 +106,8 @@ void t.test('The page that nobody used since the hand came by gives its place up
   t.same(inMemory(map), [1, 3, 4, 5], 'page 1 was used meanwhile');
   map.forReading(6);
   t.same(inMemory(map), [1, 4, 5, 6]);
-  map.cached(4);
   await map.load(16);
-  t.same(inMemory(map), [4, 5, 6, 16], 'page 1 was passed by once, and page 4 was used');
+  t.same(inMemory(map), [4, 5, 6, 16], 'page 1 was passed by once, page 4 came in since');
   t.equal(map.forReading(16).marks[0], 16);
 });
 
@@ -147,6 +163,26 @@ void t.test(
   },
 );
 
+void t.test('A page of this epoch comes in, and is found again, as it is', async (t) => {
+  const all = await made(2);
+  const { map } = all;
+  const page = new MapPage(1, 0);
+  page.states.set([3, 4, 5, 6, 7]);
+  put(all, page, 0);
+  const first = map.forReading(1);
+  first.states[5] = 6;
+  for (const again of [
+    map.forReading(1),
+    await map.load(1),
+    map.cached(1),
+    map.forced(1),
+    map.forWriting(1),
+  ]) {
+    t.equal(again, first);
+    t.same([...first.states.subarray(0, 6)], [3, 4, 5, 6, 7, 6]);
+  }
+});
+
 void t.test('A page of an older epoch comes in as that epoch left it', async (t) => {
   for (const way of ['forReading', 'load', 'forced', 'cached'] as const) {
     const all = await made(2);
@@ -167,7 +203,7 @@ void t.test('A page of an older epoch comes in as that epoch left it', async (t)
 void t.test(
   'A twin that is not whole, or can not be read, is saved by the other one, and written again',
   async (t) => {
-    for (const damage of ['zeros', 'spoilt'] as const)
+    for (const damage of ['zeros', 'spoilt', 'doubtful'] as const)
       for (const way of ['forReading', 'load', 'force'] as const) {
         const { map, store, segments } = await made(20);
         const place = placeOf(segments, 17, 0);
