@@ -101,6 +101,27 @@ void t.test(
   },
 );
 
+void t.test('Four MiB more are enough, from an aligned place behind the last segment on', async (t) => {
+  const { engine, store } = await opened(16 * MIB + 5 * BLOCK_BYTES);
+  const [first] = engine.core.segments;
+  store.sizeBytes += 4 * MIB - 1;
+  await t.rejects(growEngine(engine), {
+    code: 'NOT_GROWN',
+    message: /has 20991999 bytes, the partition uses 16797696/,
+  });
+  t.equal(engine.core.segments.length, 1);
+  store.sizeBytes += 1;
+  await engine.enable();
+  await growEngine(engine);
+  const [, second] = engine.core.segments;
+  const end = first.deviceOffset + first.deviceBytes;
+  t.equal(second.deviceOffset, Math.ceil(end / 65_536) * 65_536);
+  t.equal(second.generation, 1);
+  t.equal(engine.core.superblock.deviceBytes, store.sizeBytes);
+  store.sizeBytes += 4 * MIB - BLOCK_BYTES;
+  await t.rejects(growEngine(engine), { code: 'NOT_GROWN' });
+});
+
 void t.test('A partition grows as often as the superblock has room for segments', async (t) => {
   const { engine, store } = await opened(16 * MIB);
   for (let segments = 1; segments < MAX_SEGMENTS; segments++) {
@@ -109,7 +130,10 @@ void t.test('A partition grows as often as the superblock has room for segments'
     await write(engine, engine.core.capacityBytes - BLOCK_BYTES, segments);
   }
   store.sizeBytes += 8 * MIB;
-  await t.rejects(growEngine(engine), { code: 'TOO_MANY_SEGMENTS' });
+  await t.rejects(growEngine(engine), {
+    code: 'TOO_MANY_SEGMENTS',
+    message: 'a partition grows at most 23 times',
+  });
   await engine.close();
   t.equal((await Engine.open(store)).core.segments.length, MAX_SEGMENTS);
 });
