@@ -19,13 +19,11 @@ import {
   TAG_NONE,
 } from './constants.js';
 import { OutTransfer } from './out-transfer.js';
+import { COPY_BYTES_MAX, givePiece, takePiece, type Piece } from './pieces.js';
 import { dataOffset, seal, wireBytes } from './framing.js';
 import { wantsFence } from './response-fence.js';
 import { dataInCount, nextNumber, type KeptTask } from './retained.js';
 import type { TaskHost } from './task-host.js';
-
-/** Segments of asynchronous reads up to this length are copied together; longer ones are sent as they are. */
-const COPY_BYTES_MAX = 16_384;
 
 const NOTHING = Buffer.alloc(0);
 const NO_PIECES: readonly Piece[] = [];
@@ -38,11 +36,6 @@ export interface SentOfTask {
   /** Data-In PDUs that were sent (§11.4.8). */
   readonly expDataSN: number;
   readonly snackTag: number;
-}
-
-interface Piece extends DataInSegment {
-  /** The whole PDU. */
-  pdu: Buffer;
 }
 
 export class IscsiTask extends Task {
@@ -293,9 +286,11 @@ export class IscsiTask extends Task {
     for (let left = bytes; left > 0;) {
       const length = Math.min(left, host.sendSegmentBytes, host.parameters.maxBurstBytes - burst);
       const total = wireBytes(host.parameters, length);
-      const pdu = Buffer.allocUnsafeSlow(total);
-      this.pin(total);
-      pieces.push({ pdu, buffer: pdu, offset: dataOffset(host.parameters), length });
+      const piece = takePiece(total);
+      piece.offset = dataOffset(host.parameters);
+      piece.length = length;
+      this.pin(piece.pdu.length);
+      pieces.push(piece);
       burst = burst + length === host.parameters.maxBurstBytes ? 0 : burst + length;
       left -= length;
     }
@@ -336,16 +331,17 @@ export class IscsiTask extends Task {
   }
 
   #sendPiece(host: TaskHost, piece: Piece, last: boolean): void {
-    const { pdu, length } = piece;
-    this.#dataInHeader(new DataView(pdu.buffer, pdu.byteOffset, pdu.length), 0, length, last);
+    const { pdu, view, total, length } = piece;
+    this.#dataInHeader(view, 0, length, last);
     seal(pdu, 0, length, host.parameters);
     if (host.retained !== undefined) this.retain(pdu, 0, length);
-    if (pdu.length > COPY_BYTES_MAX) {
+    if (total > COPY_BYTES_MAX) {
       host.transmit.sendBuffer(pdu);
       return;
     }
-    const offset = host.transmit.reserve(pdu.length);
-    pdu.copy(host.transmit.buffer, offset);
+    const offset = host.transmit.reserve(total);
+    pdu.copy(host.transmit.buffer, offset, 0, total);
+    givePiece(piece);
     host.transmit.commit();
   }
 

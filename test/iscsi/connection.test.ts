@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import t from 'tap';
 import { dataOut, isid, OP, type Pdu } from '../../conformance/rfc7143/pdu.js';
-import { write10 as write10Cdb } from '../../conformance/rfc7143/scsi.js';
+import { read10 as read10Cdb, write10 as write10Cdb } from '../../conformance/rfc7143/scsi.js';
 import { Session as RawSession } from '../../conformance/rfc7143/session.js';
 import type { Target } from '../../conformance/rfc7143/target.js';
 import { SILENT, startServer, TARGET } from './support.js';
@@ -206,6 +206,35 @@ void t.test(
     await until(() => memory.answered >= 8);
     t.equal(await drain(socket, commands), commands);
     socket.destroy();
+    await server.close(0);
+  },
+);
+
+void t.test(
+  'asynchronous reads of any length bring their own data, whatever their memory held before',
+  async (t) => {
+    const { server, port, memory } = await startServer();
+    memory.asynchronous = true;
+    for (let block = 0; block < 512; block++) memory.memory.fill(block % 251, block * 512, (block + 1) * 512);
+    const session = await RawSession.connect(targetAt(port));
+    await session.enter(targetAt(port), {
+      keepUnitAttention: true,
+      keys: { MaxRecvDataSegmentLength: '8192' },
+    });
+    for (let round = 0; round < 5; round++) {
+      const wanted = [31, 1, 8, 100, 2, 32, 16, 7, 64, 33].map((blocks, i) => {
+        const lba = 17 * i + round;
+        const itt = session.sendCommand({ cdb: read10Cdb(lba, blocks), read: blocks * 512 });
+        return { itt, lba, blocks };
+      });
+      for (const { itt, lba, blocks } of wanted) {
+        const { status, data } = await session.finish(itt, { read: blocks * 512 });
+        t.equal(status, 0);
+        t.ok(data.equals(memory.memory.subarray(lba * 512, (lba + blocks) * 512)), `${blocks} from ${lba}`);
+      }
+    }
+    t.same(session.connection.violations, []);
+    session.connection.destroy();
     await server.close(0);
   },
 );
