@@ -1,4 +1,4 @@
-/** What a device or file may be before it is a partition: what init, open, probe and the quiet check say of it. */
+/** What a device or file may be before it is a partition: what init, open and probe say of it. */
 import fs, {
   existsSync,
   mkdtempSync,
@@ -19,7 +19,6 @@ import { dumpPage, dumpStore } from '../../src/cow/dump.js';
 import { FORMAT_VERSION, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { Partition } from '../../src/cow/partition.js';
-import { findMounted } from '../../src/cow/quiet.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
 import { over, placesOf } from './damage.js';
@@ -283,108 +282,6 @@ void t.test('A partition tells its state, and refuses what it can not do now', a
   await partition.close();
   t.match(partition.status().failed, /closed/);
   await t.rejects(partition.rollback(), { code: 'PARTITION_FAILED' });
-});
-
-/** A master with these bytes, for the quiet check. */
-const quiet = (bytes: readonly (readonly [at: number, bytes: Buffer])[], sizeBytes = 8 * MIB) => {
-  const image = Buffer.alloc(sizeBytes);
-  for (const [at, part] of bytes) part.copy(image, at);
-  return findMounted((position, buffer) => void image.copy(buffer, 0, position), sizeBytes);
-};
-
-function u32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value);
-  return bytes;
-}
-
-/** A VFAT that was not unmounted. */
-const fat = (at: number): [number, Buffer][] => [
-  [at + 82, Buffer.from('FAT32')],
-  [at + 65, Buffer.of(1)],
-];
-
-void t.test('A mounted VFAT is found in GPT partitions, of sectors of both sizes', (t) => {
-  for (const sector of [512, 4096]) {
-    const header: [number, Buffer][] = [
-      [sector, Buffer.from('EFI PART')],
-      [sector + 72, u32(2)],
-      [sector + 80, u32(3)],
-      [sector + 84, u32(128)],
-      // The second entry is empty.
-      [2 * sector, Buffer.of(1)],
-      [2 * sector + 32, u32(MIB / sector)],
-      [2 * sector + 256, Buffer.of(1)],
-      [2 * sector + 256 + 32, u32((4 * MIB) / sector)],
-    ];
-    const found = quiet([...header, ...fat(MIB), ...fat(4 * MIB)]);
-    t.same(found, [
-      { type: 'vfat', offsetBytes: MIB },
-      { type: 'vfat', offsetBytes: 4 * MIB },
-    ]);
-    t.same(quiet([...header, [sector + 84, u32(64)], ...fat(MIB)]), [], 'entries that can be none');
-    t.same(quiet([...header, [MIB + 82, Buffer.from('FAT32')]]), [], 'one that was unmounted');
-  }
-  t.end();
-});
-
-void t.test('Logical MBR partitions are followed, also one that leads nowhere, or back to itself', (t) => {
-  const entry = (at: number, type: number, start: number): [number, Buffer][] => [
-    [at + 4, Buffer.of(type)],
-    [at + 8, u32(start / 512)],
-  ];
-  const mark = (at: number): [number, Buffer] => [at + 510, Buffer.of(0x55, 0xaa)];
-  const table = [mark(0), ...entry(446, 0x83, 0), ...entry(462, 0x05, MIB)];
-  // Logical 1 begins 64 KiB behind its table; the next table lies 2 MiB behind the first one.
-  const first = [mark(MIB), ...entry(MIB + 446, 0x83, 65_536), ...entry(MIB + 462, 0x05, 2 * MIB)];
-  const second = [mark(3 * MIB), ...entry(3 * MIB + 446, 0x83, 65_536)];
-  t.same(quiet([...table, ...first, ...second, ...fat(MIB + 65_536), ...fat(3 * MIB + 65_536)]), [
-    { type: 'vfat', offsetBytes: MIB + 65_536 },
-    { type: 'vfat', offsetBytes: 3 * MIB + 65_536 },
-  ]);
-  t.same(quiet([...table, ...first]), [], 'no table where the next one should be');
-  t.same(quiet([...table, mark(MIB), ...entry(MIB + 462, 0x05, 7 * MIB + 1_048_064)]), [], 'at the end');
-  const round = [mark(MIB), ...entry(MIB + 446, 0x83, 65_536), ...entry(MIB + 462, 0x05, 512)];
-  t.doesNotThrow(() => quiet([...table, ...round]));
-  t.end();
-});
-
-/**
- * An XFS with a log of 32 sectors from 64 KiB on, all of them of one turn; the first two are a record of an ordinary
- * transaction, and the last two one of this operation.
- */
-function xfs(numbers: { logBlocks?: number; operation?: number; isRecord?: boolean }): [number, Buffer][] {
-  const { logBlocks = 4, operation = 0x20, isRecord = true } = numbers;
-  const head = Buffer.alloc(128);
-  head.write('XFSB', 'latin1');
-  head.writeUInt32BE(4096, 4);
-  head.writeUInt32BE(16, 52);
-  head.writeUInt32BE(256, 84);
-  head.writeUInt32BE(logBlocks, 96);
-  head[124] = 8;
-  const log = Buffer.alloc(32 * 512);
-  for (let at = 0; at < log.length; at += 512) log.writeUInt32BE(7, at);
-  for (const record of isRecord ? [0, 30 * 512] : []) {
-    log.writeUInt32BE(0xfeedbabe, record);
-    log.writeUInt32BE(7, record + 4);
-    log.writeUInt32BE(1, record + 40);
-    log.writeUInt32BE(32_768, record + 320);
-    log[record + 512 + 9] = record === 0 ? 0 : operation;
-  }
-  return [
-    [0, head],
-    [65_536, log],
-  ];
-}
-
-void t.test('An XFS whose log ends where it began is judged by its last record, if there is one', (t) => {
-  const busy = [{ type: 'xfs', offsetBytes: 0 }];
-  t.same(quiet(xfs({})), [], 'it was unmounted');
-  t.same(quiet(xfs({ operation: 0 })), busy, 'it was not');
-  t.same(quiet(xfs({ isRecord: false })), busy, 'nothing says that it was');
-  for (const logBlocks of [0, 2 ** 20])
-    t.same(quiet(xfs({ logBlocks, operation: 0 })), [], `a log of ${logBlocks} blocks is none`);
-  t.end();
 });
 
 void t.test(
