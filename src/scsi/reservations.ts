@@ -97,7 +97,7 @@ export class Reservations {
   }
 
   isHolder(registration: Registration | undefined): boolean {
-    if (registration === undefined || this.type === 0) return false;
+    if (registration === undefined) return false;
     return isAllRegistrants(this.type) || this.holder === registration;
   }
 
@@ -123,7 +123,6 @@ export class Reservations {
   /** Removes a registration, and the reservation with it if this ends it; the others are told as §5.14.11.2 asks. */
   unregister(registration: Registration): void {
     this.registrations = this.registrations.filter((entry) => entry !== registration);
-    if (this.type === 0) return;
     const ends = isAllRegistrants(this.type) ? this.registrations.length === 0 : this.holder === registration;
     if (!ends) return;
     const tell = isRegistrantsOnly(this.type);
@@ -160,7 +159,7 @@ export class Reservations {
     }
     const saved: Saved = {
       registrations: this.registrations,
-      holder: this.holder === undefined ? -1 : this.registrations.indexOf(this.holder),
+      holder: this.registrations.findIndex((entry) => entry === this.holder),
       type: this.type,
     };
     this.state.save(this.key, Buffer.from(JSON.stringify(saved)), done);
@@ -186,7 +185,7 @@ export class Reservations {
     this.persistThroughPowerLoss = true;
     this.registrations = saved.registrations;
     this.type = saved.type;
-    this.holder = saved.registrations.at(saved.holder < 0 ? saved.registrations.length : saved.holder);
+    this.holder = saved.registrations[saved.holder];
   }
 }
 
@@ -197,7 +196,7 @@ function isOf(registration: Registration, nexus: Nexus): boolean {
 }
 
 function isSaved(value: unknown): value is Saved {
-  if (typeof value !== 'object' || value === null) return false;
+  if (value === null) return false;
   const { registrations, holder, type } = value as Record<string, unknown>;
   return (
     typeof holder === 'number' &&
@@ -205,7 +204,7 @@ function isSaved(value: unknown): value is Saved {
     (type === 0 || isType(type)) &&
     Array.isArray(registrations) &&
     registrations.every((entry: unknown) => {
-      if (typeof entry !== 'object' || entry === null) return false;
+      if (entry === null) return false;
       const { key, initiatorPort, relativePort } = entry as Record<string, unknown>;
       return typeof key === 'string' && typeof initiatorPort === 'string' && typeof relativePort === 'number';
     }) &&

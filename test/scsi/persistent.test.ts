@@ -139,8 +139,47 @@ void t.test(
     for (const action of [KEYS, RESERVATION, STATUS]) t.equal(await generation(action), 8);
     const after = bench({ state });
     const again = after.login(A);
-    t.equal((await show(after, again, RESERVATION)).slice(-4), '0000', 'kept');
     t.equal(await generation(KEYS, after, again), 0, 'whatever APTPL says');
+  },
+);
+
+void t.test('Who is not registered may do nothing but register (SPC-6 §5.14.6)', async (t) => {
+  const b = bench();
+  const [a] = await registered(b);
+  const stranger = b.login(`${C}2`);
+  await out(b, a, [RESERVE, 5, 1, 0]);
+  for (const action of [RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT_AND_ABORT])
+    for (const key of [0, 1]) t.equal(await out(b, stranger, [action, 5, key, 1]), 'conflict');
+  t.same(await move(b, stranger, 0), ['conflict', undefined]);
+  t.same(await move(b, stranger, 1), ['conflict', undefined]);
+  t.equal(await held(b), 5);
+});
+
+void t.test(
+  'REGISTER AND MOVE is for a nexus: the same port by another target port is one (SPC-6 §5.14.8)',
+  async (t) => {
+    const b = bench();
+    const [, other] = await registered(b);
+    await out(b, other, [RESERVE, 1, 2, 0]);
+    t.same(await move(b, other, 2), ['05/26/00', 24], 'to itself');
+    t.same(await move(b, other, 2, { port: 2 }), ['', undefined]);
+    const far = b.login(B, { tag: 2 });
+    t.equal((await b.run(far, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).status, 0);
+    t.equal((await b.run(other, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).status, CONFLICT);
+    t.equal((await show(b, far, KEYS)).length, 16 + 4 * 16, 'it is registered beside the other');
+  },
+);
+
+void t.test(
+  'With registrations RESERVE (6) is for the holder and for registrants only types (SPC-6 §5.14.3)',
+  async (t) => {
+    const b = bench();
+    const [a, other] = await registered(b);
+    const reserve = async (nexus: Nexus): Promise<number> =>
+      (await b.run(nexus, 0, [0x16, 0, 0, 0, 0, 0])).status;
+    t.equal(await reserve(a), CONFLICT, 'nothing is reserved');
+    await out(b, a, [RESERVE, 1, 1, 0]);
+    t.same([await reserve(a), await reserve(other)], [0, CONFLICT]);
   },
 );
 
@@ -170,6 +209,14 @@ void t.test('APTPL of the last REGISTER or MOVE counts (SPC-6 §5.14.5)', async 
   const other = b.login(B);
   t.equal(await out(b, other, [RELEASE, 1, 2, 0]), '');
   t.ok(kept(), 'RELEASE says nothing of it');
+  t.equal(await out(b, b.login(C), [REGISTER, 0, 0, 0]), '');
+  t.ok(kept(), 'nor does who is not registered and asks for no key');
+  t.equal(await show(b, a, KEYS), '00000002' + '00000010' + '0000000000000001' + '0000000000000002');
+  t.equal(await out(b, a, [RESERVE, 1, 1, 0]), '');
+  t.same(await move(b, a, 1, { port: 2 }), ['', undefined]);
+  t.notOk(kept());
+  t.equal(await out(b, a, [IGNORE, 0, 0, 1, APTPL]), '');
+  t.ok(kept());
   t.equal(await out(b, a, [IGNORE, 0, 0, 1]), '');
   t.notOk(kept());
 });
@@ -189,6 +236,7 @@ void t.test('A list is as long as its action asks, and 64 KiB at most (SPC-6 §6
     list[20] = flags;
     return list;
   };
+  t.same(await send(MOVE, keys(23)), ['05/1a/00', undefined]);
   t.same(await send(REGISTER, keys(28)), ['05/1a/00', undefined], 'TransportIDs without SPEC_I_PT');
   t.same(await send(REGISTER, keys(24, SPEC_I_PT)), ['05/26/00', 24], 'SPEC_I_PT without TransportIDs');
   t.same(await send(REGISTER, keys(65_536, SPEC_I_PT)), ['05/1a/00', undefined]);
@@ -324,6 +372,18 @@ void t.test('Only PREEMPT AND ABORT ends tasks, of the preempted alone (SPC-6 §
     tasks.map(({ aborted }) => aborted),
     [false, true, false, false],
   );
+  await told(b, other);
+  const again = write(other);
+  await out(b, a, [REGISTER, 0, 0, 1]);
+  await out(b, a, [RESERVE, 1, 1, 0]);
+  t.equal(await out(b, a, [PREEMPT_AND_ABORT, 1, 1, 1]), '', 'itself alone');
+  await out(b, other, [REGISTER, 0, 0, 3]);
+  t.same(
+    tasks.map(({ aborted }) => aborted),
+    [false, true, false, false],
+  );
+  t.equal(await out(b, a, [PREEMPT_AND_ABORT, 1, 1, 3]), '', 'two of one key');
+  t.same([tasks[0].aborted, again.aborted, tasks[2].aborted, tasks[3].aborted], [false, true, true, false]);
   b.master.release();
   for (const task of tasks) t.equal((await task.whenEnded()).ends, 1);
 });
@@ -357,6 +417,27 @@ void t.test(
     ] as const) {
       state.records.set('scsi.reservations.slave', Buffer.from(record));
       t.match(bench({ state }).warnings, [{ message, fields }]);
+    }
+  },
+);
+
+void t.test(
+  'A restart keeps holder and type, and that all registrants hold it (SPC-6 §5.14.5)',
+  async (t) => {
+    for (const [type, key] of [
+      [3, '2'],
+      [8, '0'],
+    ] as const) {
+      const state = new MemoryState();
+      const b = bench({ state });
+      const [, other] = await registered(b);
+      t.equal(await out(b, other, [REGISTER, 0, 2, 2, APTPL]), '');
+      t.equal(await out(b, other, [RESERVE, type, 2, 0]), '');
+      const after = bench({ state });
+      t.equal(
+        (await show(after, after.login(A), RESERVATION)).slice(16),
+        `${key.padStart(16, '0')}00000000000${type}0000`,
+      );
     }
   },
 );

@@ -1,7 +1,7 @@
 /** What the daemon tells a target and asks of it, and what becomes of tasks and names when nexuses come and go. */
 import t from 'tap';
 import type { Nexus } from '../../src/scsi/nexus.js';
-import { BOTH, bench, cdb10, cdb16, MemoryState } from './support.js';
+import { BOTH, bench, cdb10, cdb16 } from './support.js';
 import type { Bench } from './support.js';
 
 const CONFLICT = 0x18;
@@ -188,33 +188,6 @@ void t.test(
     t.equal(b.target.slaveHolders().length, 1);
     b.target.changeAccess(a, [BOTH[0]]);
     t.same(b.target.slaveHolders(), [], 'who does not see the slave holds nothing there');
-  },
-);
-
-void t.test(
-  'Access states that another one sets are told of the master, and said if they cannot be kept',
-  async (t) => {
-    const state = new MemoryState();
-    const b = bench({ state });
-    const [a, other] = [b.login(A), b.login(B)];
-    const set = Buffer.from([0, 0, 0, 0, 1, 0, 0, 1, 2, 0, 0, 2]);
-    const cdb = [0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, set.length, 0, 0];
-    t.equal((await b.run(a, 0, cdb, set)).status, 0);
-    t.same(b.warnings, []);
-    t.same([await ready(b, a, 0), await ready(b, a, 1)], ['', ''], 'who set them knows');
-    t.same(
-      [await ready(b, other, 0), await ready(b, other, 1)],
-      ['06/2a/06', ''],
-      'a removable unit is spared',
-    );
-    const groups = (await b.run(a, 0, [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])).data;
-    t.equal(
-      groups.toString('hex'),
-      '00000018' + '010f000100010001' + '00000001' + '020f000200010001' + '00000002',
-    );
-    state.fails = true;
-    t.equal((await b.run(a, 0, cdb, set)).status, 0);
-    t.match(b.warnings, [{ message: /access states not kept: a restart/, fields: { err: Error } }]);
   },
 );
 

@@ -5,7 +5,7 @@ import { NO_KEY, isAllRegistrants, isRegistrantsOnly, isType } from '../reservat
 import type { Registration, Reservations } from '../reservations.js';
 import { SENSE, STATUS } from '../sense.js';
 import type { Task } from '../task.js';
-import type { Path } from '../unit.js';
+import type { LogicalUnit, Path } from '../unit.js';
 import { receiveAll } from './data-out.js';
 import { parseTransportIds, transportId } from './transport-id.js';
 
@@ -199,7 +199,9 @@ function register(request: Request, ignoreKey: boolean): Refusal {
   if (specific && ignoreKey) return parameterFault(20);
   if (!ignoreKey && key !== (registration?.key ?? NO_KEY)) return CONFLICT;
   if (specific && registration !== undefined) return parameterFault(20);
-  if (registration === undefined && actionKey !== NO_KEY) {
+  if (registration === undefined) {
+    // By the table of §5.14.7 that asks for nothing.
+    if (actionKey === NO_KEY) return undefined;
     const initiators = specific ? parseTransportIds(list.subarray(28), getU32(list, 24)) : [];
     if (initiators === undefined) return parameterFault(24);
     const allPorts = (list[20] & ALL_TG_PT) !== 0;
@@ -221,10 +223,8 @@ function register(request: Request, ignoreKey: boolean): Refusal {
         return (task) => fail(task, SENSE.INSUFFICIENT_REGISTRATION_RESOURCES);
       }
     }
-  } else if (registration !== undefined) {
-    if (actionKey === NO_KEY) reservations.unregister(registration);
-    else registration.key = actionKey;
-  }
+  } else if (actionKey === NO_KEY) reservations.unregister(registration);
+  else registration.key = actionKey;
   reservations.generation = (reservations.generation + 1) >>> 0;
   reservations.persistThroughPowerLoss = (list[20] & APTPL) !== 0;
   return undefined;
@@ -262,8 +262,7 @@ function clear({ path, reservations }: Request): Refusal {
 function preempt(request: Request, registration: Registration, abort: boolean): Refusal {
   const { path, reservations, actionKey, type } = request;
   const all = isAllRegistrants(reservations.type);
-  const takesOver =
-    reservations.type !== 0 && (all ? actionKey === NO_KEY : reservations.holder?.key === actionKey);
+  const takesOver = all ? actionKey === NO_KEY : reservations.holder?.key === actionKey;
   if (actionKey === NO_KEY && !takesOver) return parameterFault(8);
   const matching = reservations.registrations.filter((entry) =>
     takesOver && all ? true : entry.key === actionKey,
@@ -284,17 +283,15 @@ function preempt(request: Request, registration: Registration, abort: boolean): 
     reservations.tell(gone, SENSE.REGISTRATIONS_PREEMPTED, path.nexus);
   }
   reservations.generation = (reservations.generation + 1) >>> 0;
-  if (abort) abortTasksOf(path, gone);
+  if (abort) abortTasksOf(path.unit, gone);
   return undefined;
 }
 
-function abortTasksOf(path: Path, registrations: readonly Registration[]): void {
-  path.unit.tasks.abort(
-    ({ nexus }) =>
-      nexus !== path.nexus &&
-      registrations.some(
-        (entry) => entry.initiatorPort === nexus.initiatorPort && entry.relativePort === nexus.relativePort,
-      ),
+function abortTasksOf(unit: LogicalUnit, registrations: readonly Registration[]): void {
+  unit.tasks.abort(({ nexus }) =>
+    registrations.some(
+      (entry) => entry.initiatorPort === nexus.initiatorPort && entry.relativePort === nexus.relativePort,
+    ),
   );
 }
 

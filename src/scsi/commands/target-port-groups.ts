@@ -1,7 +1,8 @@
 /** REPORT and SET TARGET PORT GROUPS (SPC-6 §6.36, §6.45). */
 import { getU16, getU32, putU32 } from '../bytes.js';
 import { MEDIUM } from '../medium.js';
-import { answer, failParameter, good, pending } from '../respond.js';
+import { answer, fail, failParameter, good, pending } from '../respond.js';
+import { SENSE } from '../sense.js';
 import type { Task } from '../task.js';
 import { ACCESS_STATE } from '../target-ports.js';
 import type { Path } from '../unit.js';
@@ -19,16 +20,23 @@ export function reportTargetPortGroups(task: Task, { unit }: Path): void {
   answer(task, Buffer.concat([header, groups]), getU32(task.cdb, 6));
 }
 
+const DESCRIPTOR_BYTES = 4;
+const LIST_BYTES_MAX = 65_536;
+
 export function setTargetPortGroups(task: Task, path: Path): void {
   const bytes = getU32(task.cdb, 6);
-  if (bytes === 0) {
-    good(task);
+  if (bytes % DESCRIPTOR_BYTES !== 0 || bytes > LIST_BYTES_MAX) {
+    fail(task, SENSE.PARAMETER_LIST_LENGTH_ERROR);
     return;
   }
-  receiveAll(task, Math.min(bytes, 65_536), (list) => {
+  receiveAll(task, bytes, (list) => {
+    if (list.length < bytes) {
+      fail(task, SENSE.PARAMETER_LIST_LENGTH_ERROR);
+      return;
+    }
     const { services } = path.unit;
     const changes: { state: number; group: number }[] = [];
-    for (let at = 4; at + 4 <= list.length; at += 4) {
+    for (let at = DESCRIPTOR_BYTES; at < bytes; at += DESCRIPTOR_BYTES) {
       const state = list[at] & 0x0f;
       const group = getU16(list, at + 2);
       if (state > ACCESS_STATE.UNAVAILABLE) {
@@ -40,6 +48,10 @@ export function setTargetPortGroups(task: Task, path: Path): void {
         return;
       }
       changes.push({ state, group });
+    }
+    if (changes.length === 0) {
+      good(task);
+      return;
     }
     const kept = pending(task, () => good(task));
     services.changeAccessStates(changes, path.nexus, () => kept(MEDIUM.OK));
