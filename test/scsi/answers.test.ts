@@ -4,7 +4,7 @@ import { MEDIUM } from '../../src/scsi/medium.js';
 import type { Nexus } from '../../src/scsi/nexus.js';
 import { COMMANDS } from './commands.js';
 import { BOTH, bench, cdb10, cdb16, fieldOf, senseCode } from './support.js';
-import type { Bench } from './support.js';
+import type { Bench, TestTask } from './support.js';
 
 const A = 'iqn.2024-01.org.example:a';
 const TUR = [0, 0, 0, 0, 0, 0];
@@ -221,3 +221,80 @@ void t.test('WRITE ATOMIC names what is not aligned, counts, and takes 128 KiB (
   b.master.fail = MEDIUM.FAILED;
   t.same(await write(8, 16), ['04/3e/01', undefined, 1]);
 });
+
+void t.test(
+  'A stop of the unit writes its cache, with IMMED behind its status, and on a failure is told (SBC-5 §5.32)',
+  async (t) => {
+    const b = bench();
+    const nexus = b.login(A);
+    const stop = (lun: number, flags: number, immediate: number): TestTask =>
+      b.start(nexus, lun, [0x1b, immediate, 0, 0, flags, 0]);
+    b.master.holdFlush = true;
+    for (const flags of [0x04, 0x01, 0x05]) t.equal(stop(0, flags, 0).outcome().status, 0, 'NO_FLUSH, START');
+    t.equal(stop(1, 0, 0).outcome().status, 0, 'the slave has nothing to write');
+    t.same([b.master.flushes, b.slave.flushes], [0, 0]);
+    t.equal(stop(0, 0, 1).outcome().status, 0, 'IMMED');
+    t.equal(b.master.flushes, 1);
+    const waiting = stop(0, 0, 0);
+    t.notOk(waiting.ended);
+    b.master.release();
+    t.equal((await waiting.whenEnded()).status, 0);
+    t.same(b.warnings, []);
+    b.master.fail = MEDIUM.FAILED;
+    t.equal((await stop(0, 0, 0).whenEnded()).code, '04/3e/01');
+    b.warnings.length = 0;
+    for (const [cdb, name] of [
+      [[0x1b, 1, 0, 0, 0, 0], 'START STOP UNIT'],
+      [cdb10(0x35, 0, 0, 0x02), 'SYNCHRONIZE CACHE'],
+    ] as const) {
+      t.equal((await b.run(nexus, 0, cdb)).status, 0);
+      await new Promise(setImmediate);
+      const message = `cache could not be written after ${name} with IMMED`;
+      t.match(b.warnings.splice(0), [{ message, fields: { unit: 'master' } }]);
+    }
+  },
+);
+
+void t.test(
+  'START STOP UNIT that changes nothing asks nobody, and one that is refused says so to both (SBC-5 §5.32)',
+  async (t) => {
+    const asked: string[] = [];
+    const b = bench({
+      control: {
+        load: (nexus, done) => {
+          asked.push(`load by ${nexus.initiatorName}`);
+          done({ code: 'failed', message: 'no room' });
+        },
+        eject: (nexus, done) => {
+          asked.push(`eject by ${nexus.initiatorName}`);
+          done({ code: 'in-use', message: 'held' });
+        },
+      },
+    });
+    const nexus = b.login(A);
+    const [EJECT, LOAD] = [0x02, 0x03];
+    const ask = async (lun: number, flags: number): Promise<[string, number | undefined]> => {
+      const outcome = await b.run(nexus, lun, [0x1b, 0, 0, 0, flags, 0]);
+      return [outcome.code, fieldOf(outcome)];
+    };
+    t.same(await ask(1, LOAD), ['', undefined], 'it is in');
+    t.same(await ask(1, 0x10 | EJECT), ['', undefined], 'with a power condition LOEJ is ignored');
+    t.same(await ask(0, EJECT), ['05/24/00', 4]);
+    t.same(await ask(0, LOAD), ['05/24/00', 4]);
+    t.same(asked, []);
+    t.same(await ask(1, EJECT), ['05/53/02', undefined]);
+    b.slave.present = false;
+    t.same(await ask(1, EJECT), ['', undefined], 'it is out');
+    t.same(await ask(1, LOAD), ['05/53/00', undefined]);
+    t.same(asked, [`eject by ${A}`, `load by ${A}`]);
+    const from = { initiator: A, address: '192.0.2.1' };
+    t.match(b.warnings, [
+      { message: 'START STOP UNIT refused: held', fields: { code: 'in-use', ...from } },
+      { message: 'START STOP UNIT refused: no room', fields: { code: 'failed', ...from } },
+    ]);
+    b.slave.present = true;
+    b.slave.generation++;
+    b.target.mediumLoaded();
+    t.equal((await b.run(nexus, 1, TUR)).code, '06/28/00', 'who was refused is told of the next medium');
+  },
+);

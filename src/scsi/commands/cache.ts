@@ -2,7 +2,7 @@
 import { MEDIUM } from '../medium.js';
 import { finish, good, pending } from '../respond.js';
 import type { Task } from '../task.js';
-import type { Path } from '../unit.js';
+import type { LogicalUnit, Path } from '../unit.js';
 import { blocks, inRange, lba } from './block-range.js';
 import { readThrough } from './medium-work.js';
 
@@ -24,14 +24,16 @@ export function synchronizeCache(task: Task, path: Path): void {
     unit.medium.flush(pending(task, (result) => finish(task, result)));
     return;
   }
-  unit.medium.flush((result) => {
-    if (result !== MEDIUM.OK)
-      unit.services.log.error(
-        { unit: unit.kind },
-        'cache could not be written after SYNCHRONIZE CACHE with IMMED',
-      );
-  });
+  flushBehind(unit, 'SYNCHRONIZE CACHE');
   good(task);
+}
+
+/** Writes the cache behind a command with IMMED, which has ended by then: a failure is the operator's to hear of. */
+export function flushBehind({ medium, services, kind }: LogicalUnit, command: string): void {
+  medium.flush((result) => {
+    if (result !== MEDIUM.OK)
+      services.log.error({ unit: kind }, `cache could not be written after ${command} with IMMED`);
+  });
 }
 
 /**

@@ -4,6 +4,7 @@ import { fail, failField, finish, good, pending } from '../respond.js';
 import { SENSE } from '../sense.js';
 import type { Task } from '../task.js';
 import type { ControlDone, Path } from '../unit.js';
+import { flushBehind } from './cache.js';
 
 const PREVENT = 0x01;
 
@@ -43,9 +44,11 @@ export function startStopUnit(task: Task, path: Path): void {
     return;
   }
   if ((cdb[4] & LOEJ) === 0) {
-    if (start || (cdb[4] & NO_FLUSH) !== 0 || unit.medium.writeProtected || (cdb[1] & IMMED) !== 0)
+    if (start || (cdb[4] & NO_FLUSH) !== 0 || unit.medium.writeProtected) good(task);
+    else if ((cdb[1] & IMMED) !== 0) {
+      flushBehind(unit, 'START STOP UNIT');
       good(task);
-    else unit.medium.flush(pending(task, (result) => finish(task, result)));
+    } else unit.medium.flush(pending(task, (result) => finish(task, result)));
     return;
   }
   if (!unit.removable) {
