@@ -151,8 +151,10 @@ void t.test(
     const { map } = await made(2);
     t.notOk(map.isBlank(0));
     t.ok(map.isBlank(2));
-    for (const page of [map.forReading(2), await map.load(2)])
+    for (const page of [map.forReading(2), await map.load(2)]) {
+      t.equal(page.number, -1, 'it stands for no page');
       t.ok(page.states.every((state) => state === 0));
+    }
     t.same(inMemory(map), []);
     const page = map.forWriting(2);
     t.match(page, { number: 2, epoch: 0, dirty: false });
@@ -208,7 +210,8 @@ void t.test(
         const { map, store, segments } = await made(20);
         const place = placeOf(segments, 17, 0);
         if (damage === 'zeros') store.apply(place, Buffer.alloc(PAGE_BYTES));
-        else store.spoil(place, PAGE_BYTES);
+        else if (damage === 'spoilt') store.spoil(place, PAGE_BYTES);
+        else store.doubtful = place;
         const page = await map[way](17);
         // The first twin is the one to be written over first.
         t.match(page, { number: 17, dirty: true, firstTwin: 0 }, `${way}, ${damage}`);
