@@ -142,8 +142,19 @@ void t.test(
     t.equal(map.force(25), map.cached(25));
     pages[0].dirty = false;
     t.ok(map.hasRoom);
+    t.notOk([...map.dirtyPages()].some(({ number }) => number === 0));
   },
 );
+
+void t.test('There is room while there are fewer pages than may be, settled or not', async (t) => {
+  const { map } = await made(20);
+  for (const number of [0, 1, 2, 3]) {
+    t.ok(map.hasRoom);
+    map.forReading(number);
+    map.forced(number).dirty = true;
+  }
+  t.notOk(map.hasRoom);
+});
 
 void t.test(
   'A page of which nothing is on the disc is all holes, and takes no place until it is written',
