@@ -37,6 +37,7 @@ void t.test('Both sides have the size and the generation of the partition', asyn
   for (const side of [master, slave]) t.match(side, { present: true, generation: 1 });
   await engine.disable();
   t.match(slave, { present: false, generation: 1 });
+  t.equal(slave.read(0, Buffer.alloc(SECTOR_BYTES), 0, SECTOR_BYTES), RESULT.ABSENT);
 });
 
 void t.test('Nobody is told before the call returned', async (t) => {
@@ -86,6 +87,13 @@ void t.test('Nobody is told before the call returned', async (t) => {
     master.prepareWrite(0, BLOCK_BYTES, () => undefined),
     RESULT.FAILED,
   );
+});
+
+void t.test('An empty read asks the disc for nothing', async (t) => {
+  const { engine, master } = await opened();
+  await write(master, 0);
+  t.equal(await new Promise((resolve) => master.readAsync(0, Buffer.alloc(0), 0, 0, resolve)), RESULT.OK);
+  t.equal(engine.core.counters.dataReads, 0);
 });
 
 void t.test('What was prepared goes ahead in the same turn', async (t) => {
