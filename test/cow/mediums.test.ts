@@ -116,13 +116,72 @@ void t.test('What was prepared goes ahead in the same turn', async (t) => {
       if (at !== RESULT.PENDING) resolve(at);
     });
     if (ready === RESULT.OK) {
-      t.same(told, []);
+      await new Promise(setImmediate);
+      t.same(told, [], 'nothing more is told');
       break;
     }
     t.same(told, [RESULT.OK], 'it is worth asking again');
   }
   t.ok(asked > 1 && asked < 5, `asked ${asked} times`);
   t.equal(again.write(range[0], bytes, 0, bytes.length), RESULT.OK);
+});
+
+void t.test('Who waits to write is told to ask again, however things stand by then', async (t) => {
+  const { engine, master } = await opened();
+  engine.writer.held = true;
+  const told = await new Promise((resolve) => {
+    t.equal(master.prepareWrite(0, BLOCK_BYTES, resolve), RESULT.PENDING);
+  });
+  t.equal(told, RESULT.OK);
+  t.equal(
+    master.prepareWrite(0, BLOCK_BYTES, () => undefined),
+    RESULT.PENDING,
+  );
+});
+
+void t.test('Who prepares a write to a page that has no place waits until it has one', async (t) => {
+  const store = new MemoryStore(1024 * MIB);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store, { cachePages: 2 });
+  const master = new MasterMedium(engine);
+  await engine.enable();
+  for (const page of [0, 1]) await write(master, page * PAGE_COVERS_BYTES);
+  let asked = 0;
+  for (let ready: number = RESULT.PENDING; ready !== RESULT.OK; asked++) {
+    if (asked === 10) throw new Error('it is asked again and again');
+    await new Promise<void>((resolve) => {
+      ready = master.prepareWrite(2 * PAGE_COVERS_BYTES, BLOCK_BYTES, () => resolve());
+      if (ready === RESULT.OK) resolve();
+    });
+  }
+  t.equal(asked, 2);
+});
+
+void t.test('A write is admitted in the turn in which it is done, whatever begins meanwhile', async (t) => {
+  const { engine, store, master } = await opened();
+  await write(master, 0);
+  await engine.close();
+  // The page has to be read first.
+  const again = await Engine.open(store);
+  const { writer } = again;
+  const obstacle = again.obstacle.bind(again);
+  const real = writer.write.bind(writer);
+  const outcomes: number[] = [];
+  again.obstacle = async (...asked) => {
+    writer.held = false;
+    const outcome = await obstacle(...asked);
+    // A transition begins before the one who waited has its turn.
+    writer.held = outcomes.length === 0;
+    outcomes.push(outcome);
+    return outcome;
+  };
+  writer.write = (...what) => {
+    t.notOk(writer.held);
+    return real(...what);
+  };
+  t.equal(await write(new MasterMedium(again), 0), RESULT.OK);
+  t.same(outcomes, [RESULT.OK, RESULT.OK]);
 });
 
 void t.test('Runs of data and holes are told from the byte asked for to where they end', async (t) => {

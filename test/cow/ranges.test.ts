@@ -164,10 +164,83 @@ void t.test('No more is read than the range has, but where halves that take turn
       states.join(''),
     );
   }
+  // Only half A has anything, in more than two runs.
+  arrange(engine, store, 0, [1, 0, 1, 0, 1, 0]);
+  const [alone] = await readBoth(engine, master, 0, 6 * BLOCK_BYTES);
+  t.equal(alone.bytes, 5 * BLOCK_BYTES);
+  arrange(engine, store, 0, [2, 0, 2, 0, 2, 0]);
+  const [other] = await readBoth(engine, master, 0, 6 * BLOCK_BYTES);
+  t.equal(other.bytes, 5 * BLOCK_BYTES);
+  // What lies behind the range, or a MiB further, makes no difference.
+  arrange(engine, store, 0, [1, 0, 0, 1, 2, 1, 2]);
+  const [short] = await readBoth(engine, master, 0, 4 * BLOCK_BYTES);
+  t.same([short.reads, short.bytes], [2, 2 * BLOCK_BYTES]);
+  arrange(engine, store, 0, [1, ...new Array<number>(254).fill(0), 1, 2, 1, 2]);
+  const [long] = await readBoth(engine, master, 0, MIB + 3 * BLOCK_BYTES);
+  t.ok(long.bytes < 10 * BLOCK_BYTES, `${long.bytes} bytes`);
   arrange(engine, store, 0, [1, 1, 1, 1]);
   const [{ bytes }] = await readBoth(engine, master, SECTOR_BYTES, 2 * BLOCK_BYTES);
   t.equal(bytes, 2 * BLOCK_BYTES, 'from sector to sector');
 });
+
+void t.test('Through the pool one run is asked for in the same turn, wherever it is', async (t) => {
+  const { engine, store, border } = await opened();
+  const master = new MasterMedium(engine);
+  const { counters } = engine.core;
+  for (const page of [0, border, border + PAGE_COVERS_BYTES])
+    for (const location of [1, 2]) {
+      const base = page + 4 * BLOCK_BYTES;
+      arrange(engine, store, base, [0, location, location, 3 - location]);
+      for (const [from, end, isOne] of [
+        [BLOCK_BYTES, 3 * BLOCK_BYTES, true],
+        [BLOCK_BYTES + SECTOR_BYTES, 3 * BLOCK_BYTES - SECTOR_BYTES, true],
+        [BLOCK_BYTES - SECTOR_BYTES, 3 * BLOCK_BYTES, false],
+        [BLOCK_BYTES, 3 * BLOCK_BYTES + SECTOR_BYTES, false],
+      ] as const) {
+        const before = counters.dataReads;
+        const buffer = Buffer.alloc(end - from);
+        const read = new Promise((resolve) =>
+          master.readAsync(base + from, buffer, 0, buffer.length, resolve),
+        );
+        t.equal(counters.dataReads - before, isOne ? 1 : 0);
+        t.equal(await read, RESULT.OK);
+        const first = from < BLOCK_BYTES ? 0 : 1 + (base + from) / SECTOR_BYTES + (location === 2 ? IN_B : 0);
+        t.equal(buffer.readUInt32LE(0), first);
+      }
+    }
+});
+
+void t.test(
+  'A run that ends with its map page or its segment is one, and one over the border is none',
+  async (t) => {
+    const { engine, store, border } = await opened();
+    const master = new MasterMedium(engine);
+    const { counters } = engine.core;
+    // What a map page says of blocks behind the end of its segment counts for nothing.
+    const { states } = engine.map.forced(0);
+    states.fill(1, border / BLOCK_BYTES);
+    for (const end of [border, border + PAGE_COVERS_BYTES, master.capacityBytes]) {
+      const over = end === master.capacityBytes ? 0 : 2;
+      const base = end - 2 * BLOCK_BYTES;
+      const around = [1, 1, 1, 1].slice(0, 2 + over);
+      arrange(engine, store, base, around);
+      for (const [length, isOne] of [
+        [2 * BLOCK_BYTES, true],
+        [(2 + over) * BLOCK_BYTES, over === 0],
+      ] as const) {
+        const before = counters.dataReads;
+        const buffer = Buffer.alloc(length);
+        const read = new Promise((resolve) => master.readAsync(base, buffer, 0, length, resolve));
+        t.equal(counters.dataReads - before, isOne ? 1 : 0);
+        t.equal(await read, RESULT.OK);
+        const sectors = Array.from({ length: length / SECTOR_BYTES }, (_, sector) =>
+          buffer.readUInt32LE(sector * SECTOR_BYTES),
+        );
+        t.ok(isSame(sectors, expected(LOCATION_OF_MASTER, base, around, base, base + length)));
+      }
+    }
+  },
+);
 
 /** Two windows of the master that a history plays in: around the border of the segments, and of two map pages. */
 class Windows {
