@@ -15,15 +15,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { checkPartition } from '../../src/cow/check-partition.js';
-import { dumpPage, dumpStore } from '../../src/cow/dump.js';
-import { FORMAT_VERSION, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS } from '../../src/cow/format.js';
-import { initStore } from '../../src/cow/init.js';
 import { Partition } from '../../src/cow/partition.js';
-import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
-import { over, placesOf } from './damage.js';
-import { loadGolden } from './golden/golden.js';
-import { MemoryStore, WornStore } from './stores.js';
 
 const MIB = 2 ** 20;
 const folder = mkdtempSync(join(tmpdir(), 'cldd-devices-'));
@@ -283,53 +276,6 @@ void t.test('A partition tells its state, and refuses what it can not do now', a
   t.match(partition.status().failed, /closed/);
   await t.rejects(partition.rollback(), { code: 'PARTITION_FAILED' });
 });
-
-void t.test(
-  'dump tells what lies where, without gaps that hold data, and of damage what it can',
-  async (t) => {
-    const { store } = loadGolden(FORMAT_VERSION);
-    const whole = dumpStore(store);
-    t.same(
-      whole.superblocks.map(({ problem }) => problem),
-      [null, null, null, null],
-    );
-    t.match(whole.superblock, { closedInOrder: false, slaveEnabled: true });
-    const regions = whole.layout.filter(({ what }) => !what.startsWith('superblock'));
-    for (const [index, { position, what }] of regions.entries())
-      if (index > 0) {
-        const before = regions[index - 1];
-        t.ok(position >= before.position + before.lengthBytes, `${what} begins behind ${before.what}`);
-      }
-    t.ok((whole.journal?.batches.length ?? 0) > 0);
-    t.ok(whole.bitmap.every((twin) => twin.whole));
-    t.ok(whole.state.every(({ records }) => records.length === 2));
-    const superblock = readSuperblock(store);
-    const pages = dumpPage(store, superblock, 0);
-    t.equal(pages?.length, 2);
-    t.ok((pages?.[0].runs.length ?? 0) > 5);
-    t.equal(dumpPage(store, superblock, 1), undefined);
-    const worn = new WornStore(store.sizeBytes, store);
-    for (const { position, lengthBytes, name } of placesOf(store))
-      if (!name.startsWith('superblock')) worn.spoil(position, lengthBytes);
-    const dark = dumpStore(worn);
-    t.ok(dark.bitmap.every((twin) => !twin.whole));
-    t.ok(dark.state.every(({ sequence, records }) => sequence === null && records.length === 0));
-    t.ok(dark.activity.every(({ sequence, entries }) => sequence === null && entries === 0));
-    t.same(
-      dumpPage(worn, superblock, 0)?.map(({ epoch, runs }) => [epoch, runs]),
-      [
-        [null, []],
-        [null, []],
-      ],
-    );
-    const lost = over(store);
-    for (const at of SUPERBLOCK_OFFSETS) lost.apply(at, Buffer.alloc(SUPERBLOCK_BYTES));
-    t.match(dumpStore(lost), { superblock: null, layout: [], journal: null });
-    const fresh = new MemoryStore(16 * MIB);
-    await initStore(fresh, { createdAt: 0 });
-    t.match(dumpStore(fresh), { superblock: { enabledAt: 'never', createdAt: 'never' } });
-  },
-);
 
 void t.test('A check of what is no partition says so, and holds nothing afterwards', async (t) => {
   const path = holding([], 16 * MIB);
