@@ -94,7 +94,7 @@ export async function checkState(context: CheckContext, mayEmpty: boolean): Prom
     const crashed =
       found !== undefined && !superblock.clean && twin === 1 && newest.sequence - found.sequence === 1;
     const severity = crashed ? SEVERITY.NOTE : SEVERITY.REPAIRABLE;
-    const remedy = `${crashed ? 'the next open, or ' : ''}--repair writes it from twin ${1 - twin}`;
+    const remedy = `${crashed ? 'the next open, or --repair,' : '--repair'} writes it from twin ${1 - twin}`;
     findings.add({ ...where, severity, problem, remedy, ...fix });
   }
 }
