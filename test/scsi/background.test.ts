@@ -3,8 +3,8 @@ import t from 'tap';
 import { Background, LARGE_BYTES } from '../../src/scsi/background.js';
 import { MEDIUM } from '../../src/scsi/medium.js';
 import { TASK_MANAGEMENT } from '../../src/scsi/port.js';
-import { bench, cdb10, MemoryMedium } from './support.js';
-import type { Outcome, TestTask } from './support.js';
+import { bench, cdb10, MemoryMedium, TestTask } from './support.js';
+import type { Outcome } from './support.js';
 
 const READ_10 = 0x28;
 /** Blocks of a read of 256 KiB, which takes four turns. */
@@ -146,6 +146,31 @@ void t.test('beside users a read of the slave moves a piece in a turn, the maste
   t.notOk(second.ended);
   turns.piece();
   t.ok(second.outcome().data.equals(content.subarray(9 * 512, 10 * 512)));
+});
+
+void t.test('a piece is 64 KiB also where the transport takes less at once', (t) => {
+  const { target, nexus, turns, use, slave, content } = served();
+  use();
+  const task = new TestTask(nexus, cdb10(READ_10, 0, LARGE));
+  task.lunHigh = 1 << 16;
+  task.expectedDataIn = LARGE * 512;
+  task.chunkBytes = 40_960;
+  target.submit(task);
+  turns.piece();
+  t.strictSame(
+    task.dataIn.map(({ length }) => length),
+    [40_960, PIECE - 40_960],
+  );
+  slave.slow = true;
+  while (!task.ended) {
+    use();
+    turns.piece();
+  }
+  t.ok(
+    task.outcome().data.equals(content.subarray(0, LARGE * 512)),
+    'as it began, though the device is slow by now',
+  );
+  t.end();
 });
 
 void t.test('between two pieces: another image is never shown, nor an ended medium', async (t) => {

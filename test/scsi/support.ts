@@ -9,6 +9,15 @@ import type { DataInSegment } from '../../src/scsi/task.js';
 import type { LunAccess } from '../../src/scsi/port.js';
 
 const UNIT_BYTES = 4096;
+const BLOCK_BYTES = 512;
+/** Behind the room of a piece of Data-In, where nothing is to be written. */
+const GUARD = Buffer.alloc(64, 0xdd);
+
+/** What the interface promises of every range (src/scsi/medium.ts). */
+function whole(position: number, length: number): void {
+  if (position % BLOCK_BYTES !== 0 || length % BLOCK_BYTES !== 0 || length <= 0)
+    throw new Error(`no whole blocks: ${String(length)} bytes at ${String(position)}`);
+}
 
 /** Blocks in memory, with holes, and switches that make it slow, pending or failing. */
 export class MemoryMedium implements Medium {
@@ -37,6 +46,7 @@ export class MemoryMedium implements Medium {
   }
 
   read(position: number, buffer: Buffer, offset: number, length: number): MediumResult {
+    whole(position, length);
     if (!this.present) return MEDIUM.ABSENT;
     if (this.fail === MEDIUM.READ_ERROR) return this.fail;
     this.bytes.copy(buffer, offset, position, position + length);
@@ -44,10 +54,12 @@ export class MemoryMedium implements Medium {
   }
 
   readAsync(position: number, buffer: Buffer, offset: number, length: number, done: MediumDone): void {
+    whole(position, length);
     setImmediate(() => done(this.read(position, buffer, offset, length)));
   }
 
   write(position: number, buffer: Buffer, offset: number, length: number): MediumResult {
+    whole(position, length);
     if (this.writeProtected) return MEDIUM.WRITE_PROTECTED;
     if (this.fail === MEDIUM.FAILED) return this.fail;
     if (this.held) return MEDIUM.PENDING;
@@ -62,6 +74,7 @@ export class MemoryMedium implements Medium {
   }
 
   writeAsync(position: number, buffer: Buffer, offset: number, length: number, done: MediumDone): void {
+    whole(position, length);
     this.waiting.push(() => {
       if (this.fail === MEDIUM.FAILED) {
         done(this.fail);
@@ -158,6 +171,7 @@ export class TestTask extends Task {
   /** Calls of `releaseKept`. */
   releases = 0;
   private asked: { bytes: number; whole: boolean } | undefined;
+  private begun = 0;
   private room = 0;
   private segments: DataInSegment[] = [];
   private onEnd: (() => void) | undefined;
@@ -202,17 +216,19 @@ export class TestTask extends Task {
   }
 
   beginDataIn(bytes: number): number {
-    return Math.min(bytes, this.expectedDataIn);
+    this.begun = Math.min(bytes, this.expectedDataIn);
+    return this.begun;
   }
 
   reserveDataIn(bytes: number): number {
     this.room = Math.min(bytes, this.chunkBytes);
-    this.inBuffer = Buffer.alloc(this.room + 48, 0xdd);
+    this.inBuffer = Buffer.alloc(48 + this.room + GUARD.length, 0xdd);
     this.inOffset = 48;
     return this.room;
   }
 
   commitDataIn(last: boolean): void {
+    if (!this.inBuffer.subarray(48 + this.room).equals(GUARD)) throw new Error('written behind the room');
     this.dataIn.push(Buffer.from(this.inBuffer.subarray(48, 48 + this.room)));
     if (last) this.end(0);
   }
@@ -222,6 +238,7 @@ export class TestTask extends Task {
   }
 
   segmentDataIn(bytes: number): DataInSegment[] {
+    if (bytes !== this.begun) throw new Error('segments are for a whole transfer');
     this.segments = [];
     for (let at = 0; at < bytes; at += this.chunkBytes) {
       const length = Math.min(this.chunkBytes, bytes - at);

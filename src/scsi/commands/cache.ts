@@ -2,6 +2,7 @@
 import { MEDIUM } from '../medium.js';
 import { finish, good, pending } from '../respond.js';
 import type { Task } from '../task.js';
+import { BLOCK_BYTES } from '../unit.js';
 import type { LogicalUnit, Path } from '../unit.js';
 import { blocks, inRange, lba } from './block-range.js';
 import { readThrough } from './medium-work.js';
@@ -37,17 +38,18 @@ export function flushBehind({ medium, services, kind }: LogicalUnit, command: st
 }
 
 /**
- * Brings blocks into the host's page cache, by reading them. GOOD rather than CONDITION MET, since nothing promises that
- * they stay there (SBC-5 §5.12).
+ * Brings blocks into the host's page cache, by reading them; those from the LBA to the end if PREFETCH LENGTH is zero. GOOD
+ * rather than CONDITION MET, since nothing promises that they stay there (SBC-5 §5.12).
  */
-export function preFetch(task: Task, path: Path): void {
+export function preFetch(task: Task, { unit }: Path): void {
   const { cdb } = task;
   if (!inRange(task, lba(cdb), blocks(cdb), 0xffff_ffff)) return;
-  const bytes = Math.min(task.remaining, PREFETCH_BLOCKS_MAX * 512);
-  if (bytes === 0 || (cdb[1] & IMMED) !== 0) {
+  if ((cdb[1] & IMMED) !== 0) {
     good(task);
     return;
   }
+  const wanted = blocks(cdb) === 0 ? unit.medium.capacityBytes - task.position : task.remaining;
+  const bytes = Math.min(wanted, PREFETCH_BLOCKS_MAX * BLOCK_BYTES);
   const done = pending(task, (result) => finish(task, result));
-  readThrough(path.unit.medium, task.position, bytes, () => -1, done);
+  readThrough(unit.medium, task.position, bytes, () => -1, done);
 }

@@ -86,8 +86,9 @@ export function fillRange(
       return;
     }
     if (chunk === undefined) {
-      const again = medium.prepareWrite(at, length, step);
-      if (again !== MEDIUM.PENDING) setImmediate(again === MEDIUM.OK ? step : () => done(again));
+      const free = (answer: MediumResult): void => (answer === MEDIUM.OK ? step() : done(answer));
+      const again = medium.prepareWrite(at, length, free);
+      if (again !== MEDIUM.PENDING) setImmediate(free, again);
       return;
     }
     medium.writeAsync(at, chunk, 0, length, (written) => {

@@ -199,7 +199,7 @@ const WRITE: DataOutHandler = {
       const kept = task.keep(buffer, offset, bytes);
       task.pending++;
       unit.medium.writeAsync(task.position, kept, 0, bytes, mediumDone(task));
-    } else if (result !== MEDIUM.OK) {
+    } else {
       task.result = result;
     }
     task.position += bytes;

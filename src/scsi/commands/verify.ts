@@ -53,18 +53,16 @@ export function verify(task: Task, path: Path): void {
 }
 
 function compareWith(task: Task, path: Path, data: Buffer): void {
-  if (data.length === 0) good(task);
-  else
-    compare(task, path, data.length, (piece, at) =>
-      firstDifference(piece, data.subarray(at, at + piece.length)),
-    );
+  compare(task, path, data.length, (piece, at) =>
+    firstDifference(piece, data.subarray(at, at + piece.length)),
+  );
 }
 
 function compare(task: Task, path: Path, bytes: number, check: (piece: Buffer, at: number) => number): void {
   const { position } = task;
   let offending = -1;
   const done = pending(task, (result) => {
-    if (result !== MEDIUM.OK) finish(task, result, lbaOf(position + Math.max(0, offending)));
+    if (result !== MEDIUM.OK) finish(task, result, lbaOf(position + offending));
     else if (offending >= 0) fail(task, SENSE.MISCOMPARE_DURING_VERIFY_OPERATION, { information: offending });
     else good(task);
   });
