@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import type { ChangeMap } from '../../src/scsi/medium.js';
 import type { Nexus } from '../../src/scsi/nexus.js';
-import { bench, cdb10, cdb16, MemoryMedium } from './support.js';
+import { bench, cdb10, cdb16, fieldOf, MemoryMedium } from './support.js';
 import type { Bench } from './support.js';
 
 interface Status {
@@ -214,3 +214,203 @@ void t.test(
     t.same(answers, [100, 100, 100], 'one count for all who wait');
   },
 );
+
+void t.test('GET LBA STATUS names the field that is wrong, and the block that is not there', async (t) => {
+  const b = bench();
+  const nexus = b.login();
+  const status16 = cdb16(0x9e, 0, 64, 0x12);
+  status16[14] = 5;
+  for (const [cdb, byte] of [
+    [status16, 14],
+    [lbaStatus32({ reportType: 5 }), 10],
+    [lbaStatus32({ element: 1 }), 24],
+  ] as const) {
+    const outcome = await b.run(nexus, 0, cdb);
+    t.same([outcome.code, fieldOf(outcome), outcome.ends], ['05/24/00', byte, 1]);
+  }
+  const end = b.master.capacityBytes / 512;
+  t.equal((await b.run(nexus, 0, lbaStatus32({ lba: end }))).sense?.readUInt32BE(3), end);
+  t.same((await ask(b, nexus, 0, lbaStatus32({ lba: end - 1 }))).runs, [[end - 1, 1, 1]], 'the last one');
+  const allocated = await b.run(nexus, 0, lbaStatus32({ allocation: 20 }));
+  t.same([allocated.data.length, allocated.data.readUInt32BE(0)], [20, 20], 'cut, and its true length told');
+});
+
+void t.test(
+  'GET LBA STATUS: a list has 4,096 runs at most, and a run 2^32-1 blocks (SBC-5 §5.5)',
+  async (t) => {
+    const striped = new MemoryMedium(1 << 30, { sparse: true });
+    striped.provisioning = (position) => ({ mapped: (position / 4096) % 2 === 1, lengthBytes: 4096 });
+    const b = bench({ master: striped });
+    const nexus = b.login();
+    const many = await ask(b, nexus, 0, lbaStatus32({ allocation: 1 << 20 }));
+    t.same([many.condition, many.runs.length], [1, 4096]);
+    t.same([many.runs[0], many.runs[1], many.runs[4095]], [[0, 8, 1], [8, 8, 0], [32_760, 8, 0]]); // prettier-ignore
+    const fitting = await ask(b, nexus, 0, lbaStatus32({ allocation: 8 + 16 * 5 + 15 }));
+    t.same([fitting.condition, fitting.runs.length], [1, 5]);
+    const exact = await ask(b, nexus, 0, lbaStatus32({ allocation: 8 + 16 * 5, scan: 40 }));
+    t.same([exact.condition, exact.runs.length], [2, 5], 'all that was asked for has room');
+
+    const large = new MemoryMedium(2 ** 42, { sparse: true });
+    large.provisioning = (_position, maxBytes) => ({ mapped: false, lengthBytes: maxBytes });
+    const c = bench({ master: large });
+    const status = await ask(c, c.login(), 0, lbaStatus32());
+    const steps = Math.floor((2 ** 32 - 1) / 262_144) * 262_144;
+    t.same(status.runs, [
+      [0, steps, 1],
+      [steps, steps, 1],
+      [2 * steps, 2 ** 33 - 2 * steps, 1],
+    ]);
+    t.equal(status.condition, 3);
+  },
+);
+
+void t.test(
+  'A list that takes long lets others in between, and is answered after 2 s as it is',
+  async (t) => {
+    const slow = new MemoryMedium(1 << 30, { sparse: true });
+    const now = performance.now.bind(performance);
+    t.teardown(() => (performance.now = now));
+    let passedMs = 0;
+    performance.now = () => now() + passedMs;
+    let asked = 0;
+    slow.provisioning = (position) => {
+      asked++;
+      passedMs += 100;
+      return { mapped: (position / 4096) % 2 === 1, lengthBytes: 4096 };
+    };
+    const b = bench({ master: slow });
+    const nexus = b.login();
+    const task = b.start(nexus, 0, lbaStatus32());
+    await new Promise(setImmediate);
+    t.ok(asked <= 2, 'each look takes longer than a turn may');
+    const { condition, runs } = decode((await task.whenEnded()).data);
+    t.equal(condition, 1, 'to be continued');
+    t.ok(runs.length >= 19 && runs.length <= 22, `${runs.length} runs of 100 ms`);
+    passedMs = 0;
+    slow.provisioning = (_position, maxBytes) => {
+      passedMs += 1000;
+      return { mapped: true, lengthBytes: maxBytes };
+    };
+    t.equal(
+      (await ask(b, nexus, 0, lbaStatus32({ reportType: 4 }))).condition,
+      3,
+      'nothing to tell: it goes on',
+    );
+  },
+);
+
+void t.test(
+  'A list is about one medium: one that is gone or another one ends it, of the slave only',
+  async (t) => {
+    for (const lun of [0, 1])
+      for (const change of ['ejected', 'exchanged']) {
+        const b = bench();
+        const medium = lun === 0 ? b.master : b.slave;
+        const task = b.start(b.login(), lun, lbaStatus32());
+        if (change === 'exchanged') medium.generation++;
+        else medium.present = false;
+        t.equal((await task.whenEnded()).code, lun === 0 ? '' : '02/3a/00', `LUN ${lun} ${change}`);
+      }
+  },
+);
+
+void t.test('Changes are asked for in windows of 256 GiB, and only as far as they are wanted', async (t) => {
+  const master = new MemoryMedium(2 ** 39 + 2 ** 20, { sparse: true });
+  const WINDOW = 2 ** 38;
+  const asked: number[][] = [];
+  let ranges: { position: number; length: number }[] = [];
+  const changes: ChangeMap = {
+    changedRanges(since, position, end) {
+      asked.push([since, position, end]);
+      const within = ranges.filter(
+        (range) => range.position < end && range.position + range.length > position,
+      );
+      return (async function* () {
+        await Promise.resolve();
+        yield* within;
+      })();
+    },
+  };
+  const b = bench({ master, changes });
+  const nexus = b.login();
+  const list = async (options: Parameters<typeof lbaStatus32>[0]): Promise<Status> => {
+    asked.length = 0;
+    return await ask(b, nexus, 0, lbaStatus32({ element: 4, ...options }));
+  };
+  // Over the border of two windows.
+  ranges = [{ position: WINDOW - 65_536, length: 131_072 }];
+  t.same(await list({}), { condition: 3, restricted: true, runs: [[WINDOW / 512 - 128, 256, 1]] });
+  t.same(asked, [
+    [4, 0, 0],
+    [4, 0, WINDOW],
+    [4, WINDOW, 2 * WINDOW],
+    [4, 2 * WINDOW, 2 * WINDOW + 2 ** 20],
+  ]);
+  t.same(await list({ lba: WINDOW / 512 + 8, scan: 200 }), {
+    condition: 2,
+    restricted: true,
+    runs: [[WINDOW / 512 + 8, 120, 1]],
+  });
+  t.same(asked[1], [4, WINDOW + 4096, WINDOW + 4096 + 102_400]);
+  ranges.push({ position: WINDOW + 1_048_576, length: 65_536 });
+  t.same(await list({ allocation: 24 }), {
+    condition: 1,
+    restricted: true,
+    runs: [[WINDOW / 512 - 128, 256, 1]],
+  });
+  t.equal(asked.length, 3, 'no window more than there is room for');
+});
+
+void t.test('A generation that is forgotten while its changes are listed fails the command', async (t) => {
+  let asked = 0;
+  const changes: ChangeMap = {
+    changedRanges: () => (asked++ === 0 ? (async function* () {})() : undefined),
+  };
+  const b = bench({ changes });
+  t.equal((await b.run(b.login(), 0, lbaStatus32({ element: 3 }))).code, '03/11/00');
+  t.match(b.warnings, [
+    {
+      fields: { err: { message: /generation 3 was forgotten/ }, unit: 'master', since: 3 },
+      message: /cannot be listed/,
+    },
+  ]);
+});
+
+void t.test('An aborted list asks for nothing more', async (t) => {
+  const slow = new MemoryMedium(1 << 30, { sparse: true });
+  let asked = 0;
+  slow.provisioning = (position) => {
+    asked++;
+    const until = performance.now() + 3;
+    while (performance.now() < until);
+    return { mapped: (position / 4096) % 2 === 1, lengthBytes: 4096 };
+  };
+  const b = bench({ master: slow });
+  const nexus = b.login();
+  const task = b.start(nexus, 0, lbaStatus32());
+  await new Promise(setImmediate);
+  b.target.detach(nexus, 'connection-lost');
+  t.ok((await task.whenEnded()).aborted);
+  const then = asked;
+  for (let n = 0; n < 5; n++) await new Promise(setImmediate);
+  t.ok(asked <= then, 'looks no further');
+});
+
+void t.test('Log page 0Ch rounds up what is used, and takes a census anew for another medium', async (t) => {
+  const percent = async (b: Bench, nexus: Nexus, lun = 0): Promise<number> =>
+    (await b.run(nexus, lun, [0x4d, 0, 0x4c, 0, 0, 0, 0, 0, 255, 0])).data.readUInt16BE(8);
+  const b = bench();
+  const nexus = b.login();
+  b.master.mapped.add(0);
+  t.equal(await percent(b, nexus), 99, '4 KiB of 8 MiB are not nothing');
+  for (let at = 0; at < b.master.capacityBytes; at += 4096) b.master.mapped.add(at);
+  t.equal(await percent(b, nexus), 99, 'the census of a moment ago');
+  t.equal(await percent(b, nexus, 1), 100);
+  for (let at = 0; at < b.slave.capacityBytes; at += 4096) b.slave.mapped.add(at);
+  b.slave.generation++;
+  t.equal(await percent(b, nexus, 1), 0, 'another medium');
+  const now = performance.now.bind(performance);
+  t.teardown(() => (performance.now = now));
+  performance.now = () => now() + 10_001;
+  t.equal(await percent(b, nexus), 0, 'ten seconds later');
+});

@@ -24,6 +24,12 @@ void t.test(
     const odd = b.start(nexus, 0, cdb10(READ_10, 100, 4), undefined, (task) => (task.chunkBytes = 700));
     t.same([told(seen), odd.ends], [['read 100+2', 'read 101+2', 'read 102+2'], 1]);
     t.equal((await odd.whenEnded()).data.length, 2048);
+    seen.length = 0;
+    b.start(nexus, 0, cdb10(READ_10, 100, 4), undefined, (task) => {
+      task.chunkBytes = 700;
+      task.expectedDataIn = 1212;
+    });
+    t.same(told(seen), ['read 100+2', 'read 101+2'], 'a block long, but of two');
 
     b.master.slow = true;
     seen.length = 0;

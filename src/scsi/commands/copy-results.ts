@@ -62,6 +62,8 @@ export function copyStatus(task: Task, { nexus }: Path): void {
 export function copyOperatingParameters(task: Task): void {
   const data = Buffer.alloc(46);
   putU32(data, 0, data.length - 4);
+  // SNLID: LIST ID USAGE may be 11b, a copy without identifier.
+  data[4] = 0x01;
   putU16(data, 8, TARGET_DESCRIPTORS_MAX);
   putU16(data, 10, SEGMENT_DESCRIPTORS_MAX);
   putU32(data, 12, DESCRIPTOR_LIST_BYTES_MAX);
