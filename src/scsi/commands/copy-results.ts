@@ -26,6 +26,8 @@ export interface CopyResult {
   status: number;
   segments: number;
   bytes: number;
+  /** WRITE USING TOKEN: the token stands for fewer blocks than its ranges have. */
+  partial?: boolean;
   /** What POPULATE TOKEN made. */
   token?: Buffer;
 }

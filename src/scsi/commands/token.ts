@@ -49,16 +49,19 @@ export function populateToken(task: Task, path: Path): void {
       ranges,
       timeoutSeconds === 0 ? TIMEOUT_DEFAULT_S : timeoutSeconds,
     );
-    const blocks = ranges.reduce((sum, range) => sum + range.blocks, 0);
     const result: CopyResult = {
       status: COPY_STATUS.COMPLETED,
       segments: ranges.length,
-      bytes: blocks * BLOCK_BYTES,
+      bytes: sum(ranges) * BLOCK_BYTES,
       token,
     };
     if (holdResult(path.nexus, resultKey(getU32(task.cdb, 6)), result)) good(task);
     else failField(task, 6);
   });
+}
+
+function sum(list: readonly { blocks: number }[]): number {
+  return list.reduce((total, { blocks }) => total + blocks, 0);
 }
 
 /** Token list identifiers have 32 bits and a space of their own beside those of EXTENDED COPY. */
@@ -173,12 +176,13 @@ function plan(ranges: readonly Range[], rod: Rod | undefined, offset: number): S
 }
 
 function run(task: Task, path: Path, ranges: readonly Range[], rod: Rod | undefined, offset: number): void {
-  const result: CopyResult = { status: COPY_STATUS.IN_PROGRESS, segments: 0, bytes: 0 };
+  const steps = plan(ranges, rod, offset);
+  const partial = sum(steps) < sum(ranges);
+  const result: CopyResult = { status: COPY_STATUS.IN_PROGRESS, segments: 0, bytes: 0, partial };
   if (!holdResult(path.nexus, resultKey(getU32(task.cdb, 6)), result)) {
     failField(task, 6);
     return;
   }
-  const steps = plan(ranges, rod, offset);
   const to = path.unit.medium;
   const end = pending(task, (outcome) => {
     if (outcome === MEDIUM.OK) good(task);
@@ -225,8 +229,10 @@ function run(task: Task, path: Path, ranges: readonly Range[], rod: Rod | undefi
 const OPERATION_STATUS: Readonly<Record<number, number>> = {
   [COPY_STATUS.COMPLETED]: 0x01,
   [COPY_STATUS.FAILED]: 0x02,
-  [COPY_STATUS.IN_PROGRESS]: 0x10,
+  [COPY_STATUS.IN_PROGRESS]: 0x11,
 };
+/** Completed without errors, but with partial ROD token usage. */
+const COMPLETED_PARTIALLY = 0x03;
 /** TRANSFER COUNT UNITS F1h: logical blocks. */
 const UNITS_BLOCKS = 0xf1;
 
@@ -236,11 +242,12 @@ export function receiveTokenInformation(task: Task, { nexus }: Path): void {
     failField(task, 2);
     return;
   }
-  const { token } = result;
+  const { token, status, partial } = result;
   const data = Buffer.alloc(token === undefined ? 36 : 36 + 2 + TOKEN_BYTES);
   putU32(data, 0, data.length - 4);
   data[4] = token === undefined ? 0x11 : POPULATE_TOKEN;
-  data[5] = OPERATION_STATUS[result.status];
+  data[5] =
+    status === COPY_STATUS.COMPLETED && partial === true ? COMPLETED_PARTIALLY : OPERATION_STATUS[status];
   data[15] = UNITS_BLOCKS;
   putU64(data, 16, result.bytes / BLOCK_BYTES);
   putU16(data, 24, result.segments);
