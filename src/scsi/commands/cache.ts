@@ -8,7 +8,7 @@ import { blocks, inRange, lba } from './block-range.js';
 import { readThrough } from './medium-work.js';
 
 const IMMED = 0x02;
-/** MAXIMUM PREFETCH LENGTH, in blocks. */
+/** What one PRE-FETCH reads at most, in blocks. */
 const PREFETCH_BLOCKS_MAX = 2048;
 
 /** The whole cache is written, whatever the range (SBC-5 §5.33 allows more than was asked for). */
