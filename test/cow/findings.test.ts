@@ -21,7 +21,7 @@ import { readSuperblock } from '../../src/cow/recovery.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { packageRoot } from '../package-root.js';
 import { over, placesOf } from './damage.js';
-import { ALL, BOTH, DAMAGED, OLDER, blocks, closed, crashed, edited, first, last, page, prepare, u32, u64 } from './lies.js'; // prettier-ignore
+import { ALL, BOTH, DAMAGED, OLDER, closed, crashed, edited, first, last, page, prepare, u32, u64 } from './lies.js'; // prettier-ignore
 import type { Image } from './lies.js';
 import { MemoryStore, WornStore } from './stores.js';
 
@@ -336,20 +336,24 @@ async function moreCases(): Promise<[what: string, image: Image][]> {
 }
 
 void t.test('Check says of each damage what findings.txt has', async (t) => {
-  const lines: string[] = [];
-  for (const [what, image, options] of [...CASES, ...(await moreCases())])
-    lines.push(what, ...(await sayings(image, options)).map((line) => `  ${line}`), '');
-  const text = lines.join('\n');
-  if (process.env['UPDATE_DOCS'] === '1') writeFileSync(FILE, text);
-  t.equal(text, readFileSync(FILE, 'utf8'));
-  t.ok(blocks.needed > blocks.tail);
+  const cases = [...CASES, ...(await moreCases())];
+  const say = async ([what, image, options]: (typeof cases)[number]): Promise<string> =>
+    [what, ...(await sayings(image, options)).map((line) => `  ${line}`)].join('\n');
+  if (process.env['UPDATE_DOCS'] === '1') {
+    const texts: string[] = [];
+    for (const one of cases) texts.push(await say(one));
+    writeFileSync(FILE, `${texts.join('\n\n')}\n`);
+  }
+  const texts = readFileSync(FILE, 'utf8').trimEnd().split('\n\n');
+  t.equal(texts.length, cases.length);
+  for (const [index, one] of cases.entries()) t.equal(await say(one), texts[index], one[0]);
 });
 
 void t.test('What init has made is clean, of every size', async (t) => {
   const wrong: string[] = [];
   for (
     let sizeBytes = 8 * MIB;
-    sizeBytes < 2 ** 46;
+    sizeBytes < 2 ** 44;
     sizeBytes = 4096 * Math.ceil((sizeBytes * 1.37) / 4096)
   ) {
     const store = new MemoryStore(sizeBytes);
