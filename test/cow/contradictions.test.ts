@@ -16,6 +16,7 @@ import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
 import { readU64, seal, writeU64 } from '../../src/cow/bytes.js';
 import { misreading, over, placesOf } from './damage.js';
+import type { Place } from './damage.js';
 import {
   ALL,
   BOTH,
@@ -174,6 +175,19 @@ void t.test('A repair that the device refuses is told as such, and the rest is d
   );
 });
 
+/** A crash that came between the writes of a page's twins. */
+function olderPage(): MemoryStore {
+  const image = OLDER.find(([what]) => what === 'page, as a power cut leaves it')?.[1];
+  if (image === undefined) throw new Error('there is none');
+  return image();
+}
+
+function bytesOf(store: MemoryStore, { position, lengthBytes }: Place): Buffer {
+  const bytes = Buffer.alloc(lengthBytes);
+  store.readSync(bytes, 0, lengthBytes, position);
+  return bytes;
+}
+
 /** Says that it has written. */
 class LyingStore extends MemoryStore {
   override writeSync(): void {
@@ -196,6 +210,45 @@ void t.test('A repair that the device only says it has taken is none', async (t)
       { structure: 'map page 0, twin 0', repaired: false },
     ],
   );
+});
+
+void t.test('What a repair could not do is told, without what needs none', async (t) => {
+  const damaged = edited(
+    crashed,
+    'superblock',
+    [0],
+    u64(32, (n) => n - 1),
+  )();
+  const [, twin] = placesOf(crashed).filter(({ name }) => name === 'page');
+  damaged.apply(twin.position, bytesOf(olderPage(), twin));
+  t.match((await checkStore(over(damaged))).counts, { note: 1, repairable: 1, damaged: 0 });
+  const lying = new LyingStore(damaged.sizeBytes, damaged);
+  const { verdict, findings, counts } = await checkStore(lying, { repair: true });
+  t.equal(verdict, 'repairable', 'an older copy counts, since nobody else writes');
+  t.same(
+    findings.map(({ structure, repaired }) => [structure, repaired]),
+    [
+      ['superblock, copy 0', true],
+      ['superblock, copy 0', false],
+    ],
+  );
+  t.match(counts, { note: 1, repairable: 1 });
+});
+
+void t.test('A repair begins and ends with a sync; a check alone asks for none', async (t) => {
+  const kinds = async (repair: boolean): Promise<string[]> => {
+    const store = edited(
+      crashed,
+      'superblock',
+      [0],
+      u64(32, (n) => n - 1),
+    )();
+    store.recording = true;
+    await checkStore(store, { repair });
+    return store.events.map(({ kind }) => kind);
+  };
+  t.same(await kinds(true), ['sync', 'write', 'sync']);
+  t.same(await kinds(false), []);
 });
 
 void t.test('A disc that dies while it is checked is told as that', async (t) => {
