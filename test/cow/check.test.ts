@@ -5,6 +5,7 @@ import { Engine } from '../../src/cow/engine.js';
 import { FORMAT_VERSION, JOURNAL_BLOCK_BYTES, PAGE_BLOCKS, UNIT_BLOCKS } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
+import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { misreading, over, placesOf } from './damage.js';
 import { loadGolden } from './golden/golden.js';
@@ -138,6 +139,32 @@ void t.test('A journal block may name several map pages, some of them newer than
   engine.core.failure = new Error('killed');
   t.equal(divergedBlocks, 2 + 3);
   t.match(await checkStore(over(store)), { verdict: 'clean' }, 'its count is the engine’s');
+});
+
+void t.test('A mark in the journal from before a disable does not count its blocks', async (t) => {
+  const store = new MemoryStore(64 << 20);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  const { core } = engine;
+  await engine.enable();
+  const data = Buffer.alloc(BLOCK_BYTES, 1);
+  t.equal(new MasterMedium(engine).write(0, data, 0, data.length), RESULT.OK);
+  // A checkpoint that ends while the superblock of the disable is on its way.
+  const replace = core.replaceSuperblock.bind(core);
+  core.replaceSuperblock = async (next, also) => {
+    const { journal } = engine.committer;
+    const before = journal.nextLsn;
+    await engine.committer.checkpoint();
+    t.equal(journal.nextLsn, before + 1, 'its mark has the count of the epoch that ends');
+    await replace(next, also);
+  };
+  await engine.disable();
+  core.failure = new Error('killed');
+  t.match(await checkStore(over(store)), { verdict: 'clean', findings: [] });
+  const again = await Engine.open(store);
+  t.equal(again.core.divergedBlocks, 0);
+  again.core.failure = new Error('killed');
 });
 
 void t.test('A state area without a whole copy can be emptied: the data are whole', async (t) => {

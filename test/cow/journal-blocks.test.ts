@@ -1,0 +1,125 @@
+/** What the journal's blocks hold, and where in the ring they lie. */
+import t from 'tap';
+import { Engine } from '../../src/cow/engine.js';
+import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_UNITS, UNIT_BLOCKS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
+import { initStore } from '../../src/cow/init.js';
+import { Journal, decodeBlock, forEachRecord } from '../../src/cow/journal.js';
+import { MapPage } from '../../src/cow/map-page.js';
+import { MasterMedium } from '../../src/cow/mediums.js';
+import { readSuperblock } from '../../src/cow/recovery.js';
+import { BLOCK_BYTES } from '../../src/cow/states.js';
+import type { Superblock } from '../../src/cow/superblock.js';
+import { Chance, MemoryStore } from './stores.js';
+
+const MIB = 2 ** 20;
+const SEED = 1;
+
+async function blank(sizeBytes: number): Promise<MemoryStore> {
+  const store = new MemoryStore(sizeBytes);
+  store.recording = false;
+  await initStore(store);
+  return store;
+}
+
+async function superblockOf(sizeBytes: number): Promise<Superblock> {
+  return readSuperblock(await blank(sizeBytes));
+}
+
+void t.test('A record has the states of all sixteen blocks of its unit', async (t) => {
+  const superblock = await superblockOf(16 * MIB);
+  const chance = new Chance(SEED);
+  const pages = [3, 5].map((number) => {
+    const page = new MapPage(number, 0);
+    page.states.forEach((_, index) => (page.states[index] = chance.below(8)));
+    return page;
+  });
+  const pageOf = (number: number): MapPage => {
+    const page = pages.find((one) => one.number === number);
+    if (page === undefined) throw new Error(`there is no page ${number}`);
+    return page;
+  };
+  // One more than a block has room for.
+  const count = JOURNAL_BLOCK_RECORDS + 1;
+  const units = Uint32Array.from(
+    { length: count },
+    (_, index) => (index % 2 === 0 ? 3 : 5) * PAGE_UNITS + index,
+  );
+  const facts = { epoch: 7, generation: 9, divergedBlocks: 2 ** 40 + 5 };
+  const journal = new Journal(superblock, 14, 13);
+  const { pieces, lsn, tail } = journal.place(journal.encode(units, count, pageOf, facts));
+  t.same({ lsn, tail, used: journal.usedBlocks }, { lsn: 16, tail: 13, used: 3 });
+  const bytes = Buffer.concat(pieces.map((piece) => piece.bytes));
+  const found: number[] = [];
+  for (const place of [0, 1]) {
+    const block = decodeBlock(
+      bytes.subarray(place * JOURNAL_BLOCK_BYTES, (place + 1) * JOURNAL_BLOCK_BYTES),
+      superblock.uuid,
+      14 + place,
+      superblock.journalBlocks,
+    );
+    t.match(block, { ...facts, lsn: 14 + place, tail: 13, batchFirst: 14, batchBlocks: 2 });
+    if (block === undefined) continue;
+    t.equal(block.records, place === 0 ? JOURNAL_BLOCK_RECORDS : 1);
+    forEachRecord(block, (unit, states) => {
+      found.push(unit);
+      const from = (unit % PAGE_UNITS) * UNIT_BLOCKS;
+      const page = pageOf(Math.floor(unit / PAGE_UNITS));
+      if (!Buffer.from(states).equals(page.states.subarray(from, from + UNIT_BLOCKS)))
+        t.fail(`unit ${unit} came back otherwise`);
+    });
+  }
+  t.same(found, [...units]);
+});
+
+void t.test(
+  'A batch may fill the ring, round its end; one that does not fit is a mistake of our own',
+  async (t) => {
+    const superblock = await superblockOf(16 * MIB);
+    const { journalBlocks, journalOffset } = superblock;
+    t.equal(journalBlocks, 16);
+    const batch = (blocks: number): Buffer => Buffer.alloc(blocks * JOURNAL_BLOCK_BYTES);
+    const placesOf = (first: number, blocks: number): [number, number, number][] => {
+      const { pieces } = new Journal(superblock, first, first).place(batch(blocks));
+      return pieces.map(({ bytes, positions: [one, other] }) => [
+        (one - journalOffset) / JOURNAL_BLOCK_BYTES,
+        (other - journalOffset) / JOURNAL_BLOCK_BYTES,
+        bytes.length / JOURNAL_BLOCK_BYTES,
+      ]);
+    };
+    t.same(placesOf(32, 16), [[0, 16, 16]]);
+    t.same(placesOf(29, 3), [[13, 29, 3]], 'up to the end');
+    t.same(placesOf(29, 4), [[13, 29, 3], [0, 16, 1]], 'and beyond'); // prettier-ignore
+    t.throws(() => placesOf(32, 17), { message: 'the journal is full' });
+    const journal = new Journal(superblock, 40, 32);
+    t.throws(() => journal.place(batch(9)), { message: 'the journal is full' });
+    t.doesNotThrow(() => journal.place(batch(8)));
+  },
+);
+
+void t.test('A crash behind a batch that goes round the end of the ring finds all of it', async (t) => {
+  const store = await blank(160 * MIB);
+  const engine = await Engine.open(store);
+  const { journal } = engine.committer;
+  const { journalBlocks } = engine.core.superblock;
+  const master = new MasterMedium(engine);
+  const data = Buffer.alloc(BLOCK_BYTES, 1);
+  const units = 2 * JOURNAL_BLOCK_RECORDS + 10;
+  let unit = units;
+  for (; journal.nextLsn % journalBlocks !== journalBlocks - 2; unit++) {
+    master.write(unit * UNIT_BYTES, data, 0, BLOCK_BYTES);
+    await engine.committer.flushed();
+  }
+  const before = journal.nextLsn;
+  for (let one = 0; one < units; one++) master.write(one * UNIT_BYTES, data, 0, BLOCK_BYTES);
+  await engine.committer.flushed();
+  t.equal(journal.nextLsn, before + 3);
+  engine.core.failure = new Error('killed');
+  const again = new MasterMedium(await Engine.open(store));
+  const shown = Buffer.alloc(BLOCK_BYTES);
+  let lost = 0;
+  for (let one = 0; one < units; one++) {
+    again.read(one * UNIT_BYTES, shown, 0, BLOCK_BYTES);
+    if (shown[0] !== 1) lost++;
+  }
+  t.equal(lost, 0);
+});
