@@ -25,10 +25,7 @@ const RUN_PAGES = 64;
 
 export interface MapFigures {
   pages: number;
-  bitmapBlocks: number;
   divergedBlocks: number;
-  /** False if a page could not be counted. */
-  counted: boolean;
 }
 
 interface Twin {
@@ -37,15 +34,14 @@ interface Twin {
 }
 
 export async function checkMap(context: CheckContext, overlay: JournalOverlay): Promise<MapFigures> {
-  const figures: MapFigures = { pages: 0, bitmapBlocks: 0, divergedBlocks: 0, counted: true };
+  const figures: MapFigures = { pages: 0, divergedBlocks: 0 };
   for (const [segmentIndex, segment] of context.segments.entries()) {
     for (let index = 0; index < segment.bitmapBlocks; index++) {
-      figures.bitmapBlocks++;
       const bits = await checkBitmapBlock(context, { segment, segmentIndex, index });
-      if (bits === undefined) figures.counted = false;
-      else await checkPages(context, overlay, figures, { segment, index, bits });
+      if (bits !== undefined) await checkPages(context, overlay, figures, { segment, index, bits });
     }
   }
+  // What is damaged could not be counted.
   if (context.findings.counts.damaged === 0) compareCount(context, overlay, figures);
   return figures;
 }
@@ -161,11 +157,7 @@ async function checkPage(
   figures.pages++;
   const truth = truthOf(twins);
   reportTwins(context, segment, number, twins, truth);
-  if (truth?.page === undefined) {
-    figures.counted = false;
-    return;
-  }
-  finish(context, overlay, figures, segment, truth.page);
+  if (truth?.page !== undefined) finish(context, overlay, figures, segment, truth.page);
 }
 
 /** Either may be the newer one: the one that a page was read from is overwritten last. */
@@ -253,7 +245,6 @@ function finish(
     for (const state of page.states) if (state >= FIRST_DIVERGED) figures.divergedBlocks++;
     return;
   }
-  figures.counted = false;
   context.findings.add({
     structure: `map page ${page.number}`,
     position: pageOffset(segment, page.number, 0),
@@ -286,7 +277,7 @@ function impossible(superblock: Superblock, segment: PlacedSegment, page: MapPag
 
 /** Lost writes of both twins leave no other trace than a wrong count. */
 function compareCount(context: CheckContext, overlay: JournalOverlay, figures: MapFigures): void {
-  if (context.shared || !figures.counted || figures.divergedBlocks === overlay.divergedBlocks) return;
+  if (context.shared || figures.divergedBlocks === overlay.divergedBlocks) return;
   context.findings.add({
     structure: 'map',
     position: SUPERBLOCK_OFFSETS[0],

@@ -12,7 +12,15 @@ import { checkStore } from '../../src/cow/check.js';
 import type { CheckOptions, CheckReport } from '../../src/cow/check.js';
 import { journalPosition } from '../../src/cow/check-journal.js';
 import { Engine } from '../../src/cow/engine.js';
-import { BITMAP_BLOCK_PAGES, PAGE_BLOCKS, PAGE_COVERS_BYTES, pageOffset } from '../../src/cow/format.js';
+import {
+  BITMAP_BLOCK_PAGES,
+  JOURNAL_BLOCK_RECORDS,
+  PAGE_BLOCKS,
+  PAGE_COVERS_BYTES,
+  PAGE_UNITS,
+  UNIT_BYTES,
+  pageOffset,
+} from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
 import { initStore } from '../../src/cow/init.js';
 import { MapPage } from '../../src/cow/map-page.js';
@@ -21,7 +29,7 @@ import { readSuperblock } from '../../src/cow/recovery.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { packageRoot } from '../package-root.js';
 import { over, placesOf } from './damage.js';
-import { ALL, BOTH, DAMAGED, OLDER, closed, crashed, edited, first, last, page, prepare, u32, u64 } from './lies.js'; // prettier-ignore
+import { ALL, BOTH, DAMAGED, OLDER, closed, crashed, edited, first, last, page, prepare, second, u32, u64 } from './lies.js'; // prettier-ignore
 import type { Image } from './lies.js';
 import { MemoryStore, WornStore } from './stores.js';
 
@@ -227,6 +235,51 @@ const CASES: readonly Case[] = [
     ),
   ],
   [
+    'a journal block of a generation to come',
+    edited(
+      crashed,
+      first,
+      BOTH,
+      u32(60, (n) => n + 100),
+    ),
+  ],
+  [
+    'a journal whose epoch goes back',
+    edited(
+      crashed,
+      second,
+      BOTH,
+      u32(12, () => 0),
+    ),
+  ],
+  [
+    'a journal whose tail goes back',
+    edited(
+      crashed,
+      second,
+      BOTH,
+      u64(40, () => 0),
+    ),
+  ],
+  [
+    'a record of the first page that does not exist',
+    edited(
+      crashed,
+      first,
+      BOTH,
+      u32(64, () => PAGE_UNITS),
+    ),
+  ],
+  [
+    'bitmap twins as new as each other that differ',
+    edited(
+      crashed,
+      'bitmap',
+      [1],
+      u32(100, () => 1),
+    ),
+  ],
+  [
     'a device that shrank',
     () => {
       const store = over(crashed);
@@ -259,8 +312,13 @@ async function wide(): Promise<{ store: MemoryStore; page: (number: number, twin
   await write(engine, grown.masterOffset + PAGE_COVERS_BYTES);
   await engine.close();
   engine = await Engine.open(store);
+  await engine.enable();
   await write(engine, 10 * PAGE_COVERS_BYTES);
   await write(engine, grown.masterOffset);
+  await engine.committer.flushed();
+  // A batch of three blocks.
+  for (let unit = 0; unit < 2 * JOURNAL_BLOCK_RECORDS + 1; unit++)
+    await write(engine, 12 * PAGE_COVERS_BYTES + unit * UNIT_BYTES);
   await engine.committer.flushed();
   engine.core.failure = new Error('killed');
   const { core } = engine;

@@ -1,0 +1,120 @@
+/** How the file or device is opened and made, and what is said when that fails. */
+import fs, { constants, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { FileStore, createFile, resizeFile } from '../../src/cow/store.js';
+
+const MIB = 2 ** 20;
+const folder = mkdtempSync(join(tmpdir(), 'cldd-store-'));
+t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+const path = join(folder, 'file');
+writeFileSync(path, '');
+truncateSync(path, MIB);
+
+/** Runs with some of the system's calls replaced. */
+function during<T>(doubles: Partial<typeof fs>, work: () => T): T {
+  const real = Object.fromEntries(Object.keys(doubles).map((name) => [name, fs[name as keyof typeof fs]]));
+  Object.assign(fs, doubles);
+  syncBuiltinESMExports();
+  try {
+    return work();
+  } finally {
+    Object.assign(fs, real);
+    syncBuiltinESMExports();
+  }
+}
+
+const failure = (code: string): Error => Object.assign(new Error(`${code}: injected`), { code });
+const descriptors = (): string[] => readdirSync('/proc/self/fd');
+
+void t.test(
+  'Who only reads opens it once, for reading; who writes has a second one with O_DSYNC',
+  async (t) => {
+    const { openSync } = fs;
+    const opened = async (mode: 'read' | 'write'): Promise<unknown[]> => {
+      const flags: unknown[] = [];
+      const watched: Partial<typeof fs> = {
+        openSync: (file, flag, ...more) => {
+          flags.push(flag);
+          return openSync(file, flag, ...more);
+        },
+      };
+      await during(watched, () => FileStore.open(path, mode)).close();
+      return flags;
+    };
+    t.same(await opened('read'), [constants.O_RDONLY]);
+    t.same(await opened('write'), [constants.O_RDWR, constants.O_RDWR | constants.O_DSYNC]);
+  },
+);
+
+void t.test('Another file, device or file system behind the path at the second open is refused', (t) => {
+  const { fstatSync } = fs;
+  const before = descriptors();
+  for (const what of ['dev', 'ino', 'rdev'] as const) {
+    let looks = 0;
+    const doubles = {
+      fstatSync: (fd: number) => {
+        const stat = fstatSync(fd);
+        if (++looks === 3) stat[what]++;
+        return stat;
+      },
+    } as Partial<typeof fs>;
+    t.throws(() => during(doubles, () => FileStore.open(path, 'write')), { code: 'PARTITION_BUSY' }, what);
+  }
+  t.same(descriptors(), before, 'nothing stays open');
+  t.end();
+});
+
+void t.test('What the system says is told with what to do, and kept as the cause', (t) => {
+  for (const [code, told, message] of [
+    ['ENOENT', 'NO_SUCH_PARTITION', 'does not exist: check the path'],
+    ['EACCES', 'PARTITION_NOT_PERMITTED', "may not be opened for writing (EACCES): check its owner and mode, or run as root"], // prettier-ignore
+    ['EBUSY', 'PARTITION_BUSY', 'is in use: it is mounted, or another program (perhaps another cldd) holds it; release it first'], // prettier-ignore
+    ['ENXIO', 'PARTITION_UNUSABLE', "can't be opened: ENXIO: injected"],
+  ] as const) {
+    const doubles: Partial<typeof fs> = {
+      openSync: () => {
+        throw failure(code);
+      },
+    };
+    const expected = { code: told, message: `${path} ${message}`, cause: { code } };
+    t.throws(() => during(doubles, () => FileStore.open(path, 'write')), expected);
+  }
+  const noPartition = { message: '/dev/null is neither a block device nor a regular file' };
+  t.throws(() => FileStore.open('/dev/null', 'read'), noPartition);
+  t.end();
+});
+
+void t.test('A file is made only with a size, and is open nowhere afterwards', (t) => {
+  const fresh = join(folder, 'fresh');
+  t.throws(() => createFile(fresh, undefined), {
+    code: 'SIZE_NEEDED',
+    message: `${fresh} does not exist: give a size to create it as a file`,
+  });
+  const before = descriptors();
+  t.equal(createFile(fresh, MIB), true);
+  t.equal(fs.statSync(fresh).size, MIB);
+  t.equal(fs.statSync(fresh).mode & 0o777, 0o600, 'for its owner only');
+  t.equal(createFile(fresh, 2 * MIB), false, 'what is there stays');
+  t.equal(fs.statSync(fresh).size, MIB);
+  t.same(descriptors(), before);
+  t.end();
+});
+
+void t.test('A file may grow to a size, a device can only have it', async (t) => {
+  const store = FileStore.open(path, 'write');
+  resizeFile(store, path, 2 * MIB);
+  t.equal(store.sizeBytes, 2 * MIB);
+  const mismatch = (sizeBytes: number): { code: string; message: string } => ({
+    code: 'SIZE_MISMATCH',
+    message: `${path} has ${2 * MIB} bytes, not ${sizeBytes}: leave the size out to use it as it is`,
+  });
+  t.throws(() => resizeFile(store, path, MIB), mismatch(MIB));
+  Object.defineProperty(store, 'isBlockDevice', { value: true });
+  t.doesNotThrow(() => resizeFile(store, path, 2 * MIB));
+  t.throws(() => resizeFile(store, path, 3 * MIB), mismatch(3 * MIB));
+  t.equal(store.sizeBytes, 2 * MIB);
+  await store.close();
+});
