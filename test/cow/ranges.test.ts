@@ -242,6 +242,41 @@ void t.test(
   },
 );
 
+void t.test('Of the buffers of merges beside each other eight are kept for the next ones', async (t) => {
+  const { engine, store } = await opened();
+  const master = new MasterMedium(engine);
+  arrange(engine, store, 0, [1, 2, 1, 2]);
+  const alloc = Buffer.alloc.bind(Buffer);
+  t.teardown(() => (Buffer.alloc = alloc));
+  let made = 0;
+  Buffer.alloc = (size: number, ...rest: [fill?: string | number, encoding?: BufferEncoding]) => {
+    if (size === MIB) made++;
+    return alloc(size, ...rest);
+  };
+  for (const [beside, expected] of [
+    [10, 10],
+    [10, 2],
+    [8, 0],
+    [1, 0],
+  ]) {
+    made = 0;
+    await Promise.all(
+      Array.from({ length: beside }, () => {
+        const buffer = alloc(4 * BLOCK_BYTES);
+        return new Promise((resolve) => master.readAsync(0, buffer, 0, buffer.length, resolve));
+      }),
+    );
+    t.equal(made, expected, `${beside} beside each other`);
+  }
+  arrange(engine, store, 0, [1, 1, 0, 1]);
+  made = 0;
+  const buffers = Array.from({ length: 10 }, () => alloc(4 * BLOCK_BYTES));
+  await Promise.all(
+    buffers.map((buffer) => new Promise((resolve) => master.readAsync(0, buffer, 0, buffer.length, resolve))),
+  );
+  t.equal(made, 0, 'what lies in half A needs none');
+});
+
 /** Two windows of the master that a history plays in: around the border of the segments, and of two map pages. */
 class Windows {
   readonly #places: number[];
