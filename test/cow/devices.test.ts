@@ -94,6 +94,17 @@ void t.test('What a device holds is told by its own mark', async (t) => {
     [undefined, []],
   ] as const)
     t.equal(await Partition.probe(holding(bytes)), name, `${name}`);
+  // Sizes that are no multiple of 64 KiB, and the first of which it is not among what was read anyway.
+  for (const [at, sizeBytes] of [
+    [MIB - 65_536, MIB + 5 * 512],
+    [262_144, 327_680],
+    [MIB - 8192, MIB + 512],
+  ])
+    t.equal(
+      await Partition.probe(holding([[at, '\xfc\x4e\x2b\xa9']], sizeBytes)),
+      'md',
+      `${at} of ${sizeBytes}`,
+    );
   t.equal(await Partition.probe(holding([[0, 'XFSB']], 65_536)), 'xfs', 'a small file');
   t.equal(await Partition.probe(holding([], 32_768)), undefined, 'a small file that holds nothing');
   t.equal(await Partition.probe(join(folder, 'nothing')), undefined);

@@ -4,12 +4,12 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'; // prettier-ignore
+import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'; // prettier-ignore
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import t from 'tap';
 import { takeUuidLock } from '../../src/cow/lock.js';
-import { Partition } from '../../src/cow/partition.js';
+import { Partition, lockPath } from '../../src/cow/partition.js';
 
 const UUID = 'c1dd0000-0000-0000-0000-00000000000a';
 const SIZE = { sizeBytes: 16 << 20 };
@@ -107,6 +107,11 @@ void t.test(
       message: /is in use: it is mounted, or another/,
     });
     await t.rejects(Partition.open(other), { code: 'PARTITION_BUSY', message: /copy of a partition/ });
+    await t.rejects(Partition.init(device, { overwrite: true }), {
+      code: 'PARTITION_BUSY',
+      message: /is in use: it is mounted, or another/,
+    });
+    t.notOk(existsSync(lockPath(device)), 'it needs no lock beside it');
     await partition.close();
     await (await Partition.open(other)).close();
   },

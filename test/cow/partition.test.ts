@@ -1,5 +1,5 @@
 /** A partition as the daemon and the commands have it: what they are told, and what is left behind of it. */
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'; // prettier-ignore
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'; // prettier-ignore
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -114,6 +114,24 @@ void t.test('An open that is refused holds nothing', async (t) => {
   truncateSync(path, 16 * MIB);
   await t.rejects(Partition.open(path), { code: 'DEVICE_SHRUNK' });
   t.same(held(path, uuid), before);
+});
+
+void t.test('A copy beside its original is named, with the uuid that both have', async (t) => {
+  const path = await made();
+  const copy = join(folder, 'copy');
+  copyFileSync(path, copy);
+  const partition = await Partition.open(path);
+  const message = new RegExp(`${copy} \\(partition ${partition.uuid}\\)`);
+  await t.rejects(Partition.open(copy), { code: 'PARTITION_BUSY', message });
+  t.notOk(existsSync(lockPath(copy)));
+  await partition.close();
+});
+
+void t.test('What is neither a device nor a file is refused as that', async (t) => {
+  const refused = { code: 'NOT_A_PARTITION', message: /\/dev\/null/ };
+  await t.rejects(Partition.open('/dev/null'), refused);
+  await t.rejects(Partition.init('/dev/null', { overwrite: true }), refused);
+  t.ok(existsSync('/dev/null'));
 });
 
 void t.test('The lock of a file is hidden beside it, whatever link led there', (t) => {

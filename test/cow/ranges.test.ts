@@ -172,6 +172,9 @@ void t.test('No more is read than the range has, but where halves that take turn
   const [other] = await readBoth(engine, master, 0, 6 * BLOCK_BYTES);
   t.equal(other.bytes, 5 * BLOCK_BYTES);
   // What lies behind the range, or a MiB further, makes no difference.
+  arrange(engine, store, 0, [1, 2, 1, 2, 1]);
+  const [merged] = await readBoth(engine, master, 0, 4 * BLOCK_BYTES);
+  t.equal(merged.bytes, 6 * BLOCK_BYTES);
   arrange(engine, store, 0, [1, 0, 0, 1, 2, 1, 2]);
   const [short] = await readBoth(engine, master, 0, 4 * BLOCK_BYTES);
   t.same([short.reads, short.bytes], [2, 2 * BLOCK_BYTES]);
@@ -277,7 +280,7 @@ void t.test('Of the buffers of merges beside each other eight are kept for the n
   t.equal(made, 0, 'what lies in half A needs none');
 });
 
-/** Two windows of the master that a history plays in: around the border of the segments, and of two map pages. */
+/** Windows of the master that a history plays in. */
 class Windows {
   readonly #places: number[];
   readonly #blocks: number;
@@ -345,7 +348,7 @@ function diverged(engine: Engine): number {
 void t.test('Writes and unmaps of any range do what they say, and nothing beside', async (t) => {
   const { engine, border } = await opened();
   const [master, slave] = [new MasterMedium(engine), new SlaveMedium(engine)];
-  const windows = new Windows([border, border + PAGE_COVERS_BYTES], 10);
+  const windows = new Windows([border, PAGE_COVERS_BYTES, border + PAGE_COVERS_BYTES], 10);
   const chance = new Chance(SEED);
   const wrong: string[] = [];
   /** Blocks that were written since they were unmapped as a whole. */
