@@ -1,5 +1,5 @@
 /** A partition as the daemon and the commands have it: what they are told, and what is left behind of it. */
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'; // prettier-ignore
+import { closeSync, copyFileSync, existsSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync, writeSync } from 'node:fs'; // prettier-ignore
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -124,6 +124,18 @@ void t.test('A copy beside its original is named, with the uuid that both have',
   const message = new RegExp(`${copy} \\(partition ${partition.uuid}\\)`);
   await t.rejects(Partition.open(copy), { code: 'PARTITION_BUSY', message });
   t.notOk(existsSync(lockPath(copy)));
+  await partition.close();
+});
+
+void t.test('init leaves a file alone that somebody holds, whatever it holds by now', async (t) => {
+  const path = await made();
+  const partition = await Partition.open(path);
+  const fd = openSync(path, 'r+');
+  writeSync(fd, Buffer.alloc(MIB));
+  closeSync(fd);
+  t.equal(await Partition.probe(path), undefined);
+  await t.rejects(Partition.init(path), { code: 'PARTITION_BUSY', message: /in use by process/ });
+  t.equal(await Partition.probe(path), undefined, 'nothing was made');
   await partition.close();
 });
 
