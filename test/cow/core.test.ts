@@ -64,6 +64,16 @@ void t.test('A step that is left out is not waited for', async (t) => {
   await core.writeTwice(Buffer.alloc(512), [MIB, 2 * MIB], 'commit: sync journal');
   t.same(places(store.events), [2 * MIB, MIB]);
   t.match(core.counters, { syncs: 0, metadataWrites: 2 });
+  for (const [left, expected] of [
+    ['transition: write superblock', []],
+    ['transition: sync first copies', [...SUPERBLOCK_OFFSETS, 'sync']],
+  ] as const) {
+    const its = new MemoryStore(16 * MIB);
+    const other = await made(its, (step) => step !== left);
+    await other.replaceSuperblock({ ...other.nextSuperblock(), generation: 7 });
+    t.same(places(its.events), expected);
+    t.equal(other.superblock.generation, 7);
+  }
   await core.sync('checkpoint: sync first twin');
   await core.sync('state');
   t.equal(core.counters.syncs, 2);

@@ -2,12 +2,13 @@
 import t from 'tap';
 import { checkStore } from '../../src/cow/check.js';
 import { Engine } from '../../src/cow/engine.js';
-import { SUPERBLOCK_OFFSETS } from '../../src/cow/format.js';
+import { STATE_TWIN_BYTES, SUPERBLOCK_OFFSETS } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
+import { bitmapOffset } from '../../src/cow/written-bitmap.js';
 import { Durable, survivors } from './powercut.js';
 import { Chance, MemoryStore } from './stores.js';
 
@@ -57,6 +58,22 @@ void t.test('A new partition is clean, closed in order, disabled, and all holes'
     lengthBytes: capacityBytes,
   });
   await engine.close();
+});
+
+void t.test('Old superblocks are gone before anything is written, and new ones come last', async (t) => {
+  const store = used(64 * MIB);
+  const { superblock, segments } = await initStore(store);
+  const [first, second, third, fourth] = SUPERBLOCK_OFFSETS;
+  const [twin, other] = [0, 1].map((copy) => bitmapOffset(segments[0], 0, copy));
+  t.same(
+    store.events.map((event) => (event.kind === 'write' ? event.position : event.kind)),
+    [
+      ...[first, second, third, fourth, 'sync'],
+      ...[superblock.stateOffset, superblock.stateOffset + STATE_TWIN_BYTES],
+      ...[twin, 'sync', other, 'sync'],
+      ...[first, second, 'sync', third, fourth, 'sync'],
+    ],
+  );
 });
 
 void t.test('No two partitions have the same uuid, unless it is given', async (t) => {
