@@ -75,7 +75,7 @@ function refuseUnknown(task: Task, path: Path): void {
 /** SAM-6 §5.14 and SPC-6 §5.14.1, in that order: a reservation conflict does not clear a unit attention. */
 function specialChecks(task: Task, path: Path, command: Command | undefined): boolean {
   const { unit } = path;
-  if (path.attentions.length > 0 && command?.ignoresAttention !== true) {
+  if (command?.ignoresAttention !== true) {
     const code = path.takeAttention();
     if (code !== undefined) {
       fail(task, code);

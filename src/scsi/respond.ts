@@ -8,13 +8,20 @@ import { MEDIUM } from './medium.js';
 import { SENSE, STATUS, senseData } from './sense.js';
 import type { SenseDetail } from './sense.js';
 import type { Task } from './task.js';
+import type { TaskSet } from './task-set.js';
 import { PHASE, pathOf } from './unit.js';
 
-function end(task: Task, status: number, sense?: Buffer): void {
+/** Counts a task that is about to end, and takes it out of its task set, which is returned if it knew the task. */
+function leave(task: Task): TaskSet | undefined {
   measure(task);
   const tasks = task.phase === PHASE.TRACKED ? pathOf(task).unit.tasks : undefined;
   task.phase = PHASE.ENDED;
   tasks?.remove(task);
+  return tasks;
+}
+
+function end(task: Task, status: number, sense?: Buffer): void {
+  const tasks = leave(task);
   task.complete(status, sense);
   tasks?.advance();
 }
@@ -52,25 +59,14 @@ export function failParameter(
 
 /** Ends with Data-In, cut to the allocation length (SPC-6 §4.2.5.6). */
 export function answer(task: Task, data: Buffer, allocationBytes: number): void {
-  const bytes = Math.min(data.length, allocationBytes);
-  if (bytes === 0) {
-    good(task);
-    return;
-  }
-  measure(task);
-  const tasks = task.phase === PHASE.TRACKED ? pathOf(task).unit.tasks : undefined;
-  task.phase = PHASE.ENDED;
-  tasks?.remove(task);
-  task.sendDataIn(data.subarray(0, bytes));
+  const tasks = leave(task);
+  task.sendDataIn(data.subarray(0, allocationBytes));
   tasks?.advance();
 }
 
 /** Ends a task whose Data-In segments are filled. */
 export function sendSegments(task: Task): void {
-  measure(task);
-  const tasks = task.phase === PHASE.TRACKED ? pathOf(task).unit.tasks : undefined;
-  task.phase = PHASE.ENDED;
-  tasks?.remove(task);
+  const tasks = leave(task);
   task.sendSegments();
   tasks?.advance();
 }

@@ -21,7 +21,7 @@ import type { LunAccess, NexusEnd, NexusOptions, ScsiPort, TaskManagementRequest
 import { Reservations } from './reservations.js';
 import { SENSE } from './sense.js';
 import { ACCESS_STATES, TargetPorts } from './target-ports.js';
-import type { AccessStateName } from './target-ports.js';
+import type { AccessStateName, TargetPort } from './target-ports.js';
 import { manage } from './task-management.js';
 import { TaskSet } from './task-set.js';
 import type { Task } from './task.js';
@@ -39,7 +39,7 @@ export interface ScsiTargetOptions {
   slave: Medium;
   state: StateStore;
   /** Portal group tags by which the target can be reached; others are added as they appear. */
-  portalGroupTags?: readonly number[];
+  portalGroupTags: readonly number[];
   /** Asymmetric access state of each portal group by its tag (SPC-6 §5.18); optimized if left out. */
   accessStates?: ReadonlyMap<number, AccessStateName>;
   /** Physical block size that READ CAPACITY reports; 4,096, the engine's own, if left out. */
@@ -83,7 +83,7 @@ export class ScsiTarget implements ScsiPort {
     const states = new Map(
       [...(options.accessStates ?? [])].map(([tag, name]) => [tag, ACCESS_STATES[name]]),
     );
-    this.ports = new TargetPorts(options.name, options.portalGroupTags ?? [], states, state);
+    this.ports = new TargetPorts(options.name, options.portalGroupTags, states, state);
     this.notices = new MediumNotices(state, log);
     this.services = {
       log,
@@ -327,13 +327,11 @@ export class ScsiTarget implements ScsiPort {
   }
 
   private changeAccessStates(
-    changes: readonly { state: number; group: number }[],
+    changes: readonly { state: number; port: TargetPort }[],
     by: Nexus,
     done: () => void,
   ): void {
-    for (const { state, group } of changes) {
-      const port = this.ports.byRelativeId(group);
-      if (port === undefined) continue;
+    for (const { state, port } of changes) {
       port.state = state;
       port.statusCode = 1;
     }

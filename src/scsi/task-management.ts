@@ -53,7 +53,7 @@ function onUnit(request: TaskManagementRequest, path: Path, done: Done): void {
       complete();
       return;
     case TMF.LOGICAL_UNIT_RESET:
-      reset(unit, path, isMeant, complete);
+      reset(path, isMeant, complete);
       return;
     case TMF.QUERY_TASK:
       done(
@@ -110,14 +110,10 @@ function abort(unit: LogicalUnit, matches: (task: Task) => boolean, done: () => 
  * that asked: Linux fails I/O on any unit attention of a removable device, and to the others nothing has happened that
  * they could not see otherwise.
  */
-function reset(
-  unit: LogicalUnit,
-  by: Path | undefined,
-  isMeant: (task: Task) => boolean,
-  done: () => void,
-): void {
+function reset(by: Path, isMeant: (task: Task) => boolean, done: () => void): void {
+  const { unit } = by;
   const affected = unit.removable ? pathsWithTasks(unit) : new Set(unit.paths);
-  if (by !== undefined) affected.add(by);
+  affected.add(by);
   unit.reservations.reservedBy = undefined;
   if (unit.removable) unit.services.holds.releaseAll();
   unit.modes.reset();
@@ -127,22 +123,17 @@ function reset(
 }
 
 function resetAll(request: TaskManagementRequest, units: readonly LogicalUnit[], done: Done): void {
-  const { nexus } = request;
+  const paths = units.map((unit) => request.nexus.paths.find((path) => path?.unit === unit));
   // Who sees one side only must not disturb the users of the other.
-  if (!units.every((unit) => nexus.paths.some((path) => path?.unit === unit))) {
+  if (!paths.every((path) => path !== undefined)) {
     done(RESPONSE.AUTHORIZATION_FAILED, 0);
     return;
   }
-  let left = units.length;
-  for (const unit of units) {
-    reset(
-      unit,
-      nexus.paths.find((path) => path?.unit === unit),
-      meantBy(request),
-      () => {
-        if (--left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
-      },
-    );
+  let left = paths.length;
+  for (const path of paths) {
+    reset(path, meantBy(request), () => {
+      if (--left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
+    });
   }
 }
 
@@ -155,7 +146,7 @@ function resetNexus(request: TaskManagementRequest, done: Done): void {
   if (left === 0) done(RESPONSE.FUNCTION_COMPLETE, 0);
   for (const path of paths) {
     const { unit } = path;
-    if (unit.removable) unit.services.holds.release(nexus);
+    unit.services.holds.release(nexus);
     if (unit.reservations.reservedBy === path) unit.reservations.reservedBy = undefined;
     path.attention(SENSE.I_T_NEXUS_LOSS_OCCURRED);
     unit.refresh();

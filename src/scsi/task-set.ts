@@ -99,13 +99,12 @@ export class TaskSet {
     const aborted: Task[] = [];
     const kept: Task[] = [];
     for (const task of this.waiting) (matches(task) ? aborted : kept).push(task);
-    const waited = aborted.length;
     this.waiting = kept;
     for (const task of this.running) if (matches(task)) aborted.push(task);
-    aborted.forEach((task, index) => {
+    for (const task of aborted) {
       if (!task.aborted) task.discard();
-      if (index < waited || task.pending === 0) status(task, STATUS.TASK_ABORTED);
-    });
+      if (task.pending === 0) status(task, STATUS.TASK_ABORTED);
+    }
     this.orderingChanged();
     this.advance();
     return aborted;

@@ -11,7 +11,7 @@ import type { Identity } from './identity.js';
 import { Latencies } from './latency.js';
 import type { ModePages } from './mode-pages.js';
 import type { Nexus } from './nexus.js';
-import type { TargetPorts } from './target-ports.js';
+import type { TargetPort, TargetPorts } from './target-ports.js';
 import type { Reservations } from './reservations.js';
 import type { Tokens } from './commands/token-store.js';
 import { senseData } from './sense.js';
@@ -70,7 +70,11 @@ export interface TargetServices {
   /** A unit attention has been reported to the initiator. */
   attentionReported(path: Path, code: number): void;
   /** SET TARGET PORT GROUPS. */
-  changeAccessStates(changes: readonly { state: number; group: number }[], by: Nexus, done: () => void): void;
+  changeAccessStates(
+    changes: readonly { state: number; port: TargetPort }[],
+    by: Nexus,
+    done: () => void,
+  ): void;
 }
 
 /** Counters since the target was made. */

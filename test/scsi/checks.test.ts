@@ -12,8 +12,11 @@ const TUR = [0, 0, 0, 0, 0, 0];
 const INQUIRY = [0x12, 0, 0, 0, 96, 0];
 const write = cdb10(0x2a, 0, 1);
 
-/** Code and field in error. */
-const refusal = (outcome: Outcome): unknown[] => [outcome.code, fieldOf(outcome)];
+/** Code and field in error, if that is in the CDB. */
+const refusal = (outcome: Outcome): unknown[] => [
+  outcome.code,
+  ((outcome.sense?.[15] ?? 0) & 0x40) === 0 ? undefined : fieldOf(outcome),
+];
 
 /** The CDB of a command with nothing set but what makes it that command. */
 function plain({ usageData, serviceAction }: (typeof COMMANDS)[number]): Buffer {
@@ -30,6 +33,7 @@ async function ending(b: Bench, code: string, lun = 0, name = A): Promise<string
   const names: string[] = [];
   for (const command of COMMANDS) {
     const outcome = await b.run(nexus, lun, plain(command));
+    if (outcome.ends !== 1) names.push(`${command.name} ended ${String(outcome.ends)} times`);
     if (outcome.code === code) names.push(command.name);
   }
   return names;
@@ -159,5 +163,32 @@ void t.test(
     t.equal((await b.run(a, 0, TUR)).code, '');
     t.notOk(a.paths[0]?.special, 'nothing is to be looked at any more');
     t.equal(master.bytes[0], 7);
+  },
+);
+
+void t.test(
+  'While SANITIZE runs, and after one that failed, nothing gets at the medium (SBC-5 §4.11)',
+  async (t) => {
+    const b = bench();
+    const a = b.login(B);
+    const medium = COMMANDS.filter(({ needsMedium, name }) => needsMedium || name === 'START STOP UNIT');
+    const BLOCK_ERASE = [0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0];
+    b.master.held = true;
+    const erase = b.start(a, 0, BLOCK_ERASE);
+    while (!a.paths[0]?.special) await new Promise(setImmediate);
+    t.same(
+      await ending(b, '02/04/1b'),
+      medium.map(({ name }) => name),
+    );
+    const { sense } = await b.run(a, 0, TUR);
+    t.equal((sense?.[15] ?? 0) & 0x80, 0x80, 'SKSV: with its progress');
+    b.master.fail = MEDIUM.FAILED;
+    b.master.release();
+    t.equal((await erase.whenEnded()).code, '03/31/03');
+    t.same(
+      await ending(b, '03/31/03'),
+      medium.map(({ name }) => name).filter((name) => !/^SANITIZE, (OVER|EXIT)/.test(name)),
+      'but another SANITIZE, of which one was tried and failed again',
+    );
   },
 );

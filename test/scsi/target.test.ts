@@ -75,6 +75,11 @@ void t.test('The queue depth counts tasks under way and those that wait, by unit
   const read = b.start(a, 1, cdb10(0x28, 0, 1));
   t.same(depths(), [0, 1]);
   await read.whenEnded();
+  t.same(depths(), [0, 0], 'a read by way of the thread pool has ended');
+  const census = b.start(a, 0, [0x4d, 0, 0x4c, 0, 0, 0, 0, 1, 0, 0]);
+  t.same(depths(), [1, 0]);
+  await census.whenEnded();
+  t.same(depths(), [0, 0], 'so has one that answers later');
 });
 
 void t.test(
@@ -153,6 +158,8 @@ void t.test(
   async (t) => {
     const b = bench();
     const [a, other] = [b.login(A), b.login(B)];
+    b.master.held = true;
+    const tasks = [a, other].map((nexus) => b.start(nexus, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512)));
     t.equal((await b.run(a, 0, RESERVE_6)).status, 0);
     t.equal((await b.run(other, 1, RESERVE_6)).status, 0);
     t.equal((await b.run(other, 0, TUR)).status, CONFLICT);
@@ -161,6 +168,12 @@ void t.test(
     t.notOk(other.paths[0]?.special, 'nothing is to be looked at any more');
     t.equal(other.paths[0]?.unit.paths.size, 1);
     t.same(a.paths, [undefined, undefined]);
+    t.same(
+      tasks.map(({ aborted }) => aborted),
+      [true, false],
+    );
+    b.master.release();
+    for (const task of tasks) t.equal((await task.whenEnded()).ends, 1);
     t.equal((await b.run(b.login(A), 1, TUR)).status, CONFLICT, "another's reservation stays");
   },
 );

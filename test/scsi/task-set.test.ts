@@ -192,7 +192,11 @@ void t.test(
       const tasks = [write(b, a, SIMPLE), write(b, other, SIMPLE)];
       b.slave.slow = true;
       const read = b.start(a, 1, cdb10(0x28, 0, 1));
-      ask(b, a, code);
+      t.equal(
+        ask(b, a, code).times,
+        code === TMF.I_T_NEXUS_RESET ? 0 : 1,
+        'of the slave a read is on its way',
+      );
       t.same(
         [...tasks, read].map(({ aborted }) => aborted),
         [true, false, code === TMF.I_T_NEXUS_RESET],
@@ -269,6 +273,69 @@ void t.test('An I_T nexus reset ends what the nexus held, of nobody else (SAM-6 
   t.notOk(a.paths[0]?.special, 'nothing is to be looked at any more');
 });
 
+void t.test('CLEAR ACA clears nothing, since there is no ACA (SAM-6 §7.4)', async (t) => {
+  const b = bench();
+  const [a, other] = [b.login(A), b.login(B)];
+  const task = write(b, a, SIMPLE);
+  t.same(ask(b, a, TMF.CLEAR_ACA), { response: RESPONSE.FUNCTION_COMPLETE, times: 1 });
+  t.notOk(task.aborted);
+  t.same([(await b.run(a, 0, TUR)).code, (await b.run(other, 0, TUR)).code], ['', '']);
+});
+
+void t.test('LUNs with gaps between them are reset all the same', async (t) => {
+  const b = bench();
+  const luns = [
+    { ...BOTH[0], lun: 3 },
+    { ...BOTH[1], lun: 9 },
+  ];
+  const a = b.login(A, { luns: [BOTH[0]] });
+  b.target.changeAccess(a, luns);
+  for (const lun of [3, 9]) t.equal((await b.run(a, lun, TUR)).code, '06/3f/0e');
+  for (const [code, attention] of [
+    [TMF.TARGET_COLD_RESET, '06/29/03'],
+    [TMF.I_T_NEXUS_RESET, '06/29/07'],
+  ] as const) {
+    t.same(ask(b, a, code), { response: RESPONSE.FUNCTION_COMPLETE, times: 1 });
+    for (const lun of [3, 9]) t.equal((await b.run(a, lun, TUR)).code, attention);
+  }
+  b.target.changeAccess(a, luns.slice(1));
+  t.equal(ask(b, a, TMF.TARGET_COLD_RESET).response, RESPONSE.AUTHORIZATION_FAILED);
+});
+
+void t.test(
+  'An ORDERED task that aborts others as it starts is alone all the same (SAM-6 §8.6)',
+  async (t) => {
+    const b = bench();
+    const [a, other] = [b.login(A), b.login(B)];
+    const reserveOut = (
+      nexus: Nexus,
+      action: number,
+      keys: [number, number],
+      attribute: number,
+    ): TestTask => {
+      const list = Buffer.alloc(24);
+      [list[7], list[15]] = keys;
+      list[20] = 0x01; // APTPL: it ends when that is durable
+      return b.start(
+        nexus,
+        0,
+        [0x5f, action, 1, 0, 0, 0, 0, 0, 24, 0],
+        list,
+        (task) => (task.attribute = attribute),
+      );
+    };
+    for (const [index, nexus] of [a, other].entries())
+      t.equal((await reserveOut(nexus, 0, [0, index + 1], SIMPLE).whenEnded()).status, 0, 'REGISTER');
+    const first = write(b, a, SIMPLE);
+    const preempt = reserveOut(a, 5, [1, 2], ORDERED);
+    const [aborted, younger] = [write(b, other, SIMPLE), write(b, a, SIMPLE)];
+    first.deliver();
+    t.same([aborted.aborted, preempt.ended, ...started([younger])], [true, false, false]);
+    t.equal((await preempt.whenEnded()).status, 0, 'PREEMPT AND ABORT');
+    t.same(started([younger]), [true]);
+  },
+);
+
 void t.test('Two functions that wait for the same task are both answered, each once', async (t) => {
   const b = bench();
   const [a, other] = [b.login(A), b.login(B)];
@@ -314,5 +381,13 @@ void t.test('A device that fails a command is told with its place, and counted (
   await b.run(a, 1, cdb10(0x2a, 0, 1), Buffer.alloc(512));
   b.slave.present = false;
   await b.run(a, 1, cdb10(0x28, 0, 1));
+  for (const [result, code] of [
+    [MEDIUM.WRITE_PROTECTED, '07/27/00'],
+    [MEDIUM.ABSENT, '02/3a/00'],
+  ] as const) {
+    b.master.write = () => result;
+    t.equal((await b.run(a, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512))).code, code, 'since a moment ago');
+  }
   t.same(b.warnings, [], 'what is protected or absent has not failed');
+  t.same([counted.readErrors, counted.writeErrors], [1, 3]);
 });

@@ -5,6 +5,7 @@ import { answer, fail, failParameter, good, pending } from '../respond.js';
 import { SENSE } from '../sense.js';
 import type { Task } from '../task.js';
 import { ACCESS_STATE } from '../target-ports.js';
+import type { TargetPort } from '../target-ports.js';
 import type { Path } from '../unit.js';
 import { receiveAll } from './data-out.js';
 
@@ -35,19 +36,19 @@ export function setTargetPortGroups(task: Task, path: Path): void {
       return;
     }
     const { services } = path.unit;
-    const changes: { state: number; group: number }[] = [];
+    const changes: { state: number; port: TargetPort }[] = [];
     for (let at = DESCRIPTOR_BYTES; at < bytes; at += DESCRIPTOR_BYTES) {
       const state = list[at] & 0x0f;
-      const group = getU16(list, at + 2);
+      const port = services.ports.byRelativeId(getU16(list, at + 2));
       if (state > ACCESS_STATE.UNAVAILABLE) {
         failParameter(task, at);
         return;
       }
-      if (services.ports.byRelativeId(group) === undefined) {
+      if (port === undefined) {
         failParameter(task, at + 2);
         return;
       }
-      changes.push({ state, group });
+      changes.push({ state, port });
     }
     if (changes.length === 0) {
       good(task);
