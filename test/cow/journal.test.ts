@@ -296,3 +296,30 @@ void t.test('A crash after any number of commits since the last superblock finds
   t.equal(shown(engine, (written - 1) * BLOCK_BYTES), 1 + ((written - 1) % 255));
   engine.core.failure = new Error('killed');
 });
+
+void t.test('In the smallest ring every commit is found, however often it has gone round', async (t) => {
+  const store = new MemoryStore(8 << 20);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  t.equal(engine.core.superblock.journalBlocks, 16);
+  const wrong: string[] = [];
+  for (let commit = 0; commit < 80; commit++) {
+    await write(engine, commit * BLOCK_BYTES, 1 + commit);
+    await engine.committer.flushed();
+    const copy = new MemoryStore(store.sizeBytes, store);
+    copy.recording = false;
+    try {
+      const again = await Engine.open(copy);
+      const lost = Array.from({ length: commit + 1 }, (_, block) => shown(again, block * BLOCK_BYTES)).filter(
+        (value, block) => value !== 1 + block,
+      );
+      if (lost.length > 0) wrong.push(`behind ${commit} commits ${lost.length} are lost`);
+      again.core.failure = new Error('killed');
+    } catch (error) {
+      wrong.push(`behind ${commit} commits: ${String(error)}`);
+    }
+  }
+  t.same(wrong, []);
+  engine.core.failure = new Error('killed');
+});
