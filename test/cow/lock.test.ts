@@ -344,3 +344,82 @@ void t.test('A folder that can not be looked into does not count as one without 
   t.same(readdirSync(first.folder), [], 'what was taken is given back');
   t.end();
 });
+
+void t.test(
+  'A folder for locks is made for all users, whatever the umask; one of others is used as it is',
+  (t) => {
+    const { folder: parent } = place();
+    const own = `${UUID}.${String(process.getuid?.())}`;
+    const locks = join(parent, 'locks');
+    const before = process.umask(0o077);
+    t.teardown(() => process.umask(before));
+    const lock = takeUuidLock(UUID, 'the partition', [locks]);
+    t.equal(fs.statSync(locks).mode & 0o7777, 0o1777);
+    t.same(readdirSync(locks), [own]);
+    t.equal(fs.statSync(join(locks, own)).mode & 0o777, 0o644, 'others have to see who holds it');
+    lock.release();
+    const { chmodSync, statSync } = fs;
+    const foreign = {
+      statSync: (path: string) => Object.assign(statSync(path), { uid: 4711, mode: 0o40777 }),
+      chmodSync: (path: string, mode: number) => {
+        if (path === locks) throw failure('EPERM');
+        chmodSync(path, mode);
+      },
+    } as unknown as Partial<typeof fs>;
+    during(foreign, () => takeUuidLock(UUID, 'the partition', [locks]).release());
+    const nowhere = [join(parent, 'no/where'), join(parent, 'no/place')];
+    t.throws(() => takeUuidLock(UUID, 'the partition', nowhere), {
+      code: 'PARTITION_NOT_PERMITTED',
+      message: `none of the folders for locks (${nowhere.join(', ')}) can be written to: make one, with mode 1777`,
+    });
+    t.end();
+  },
+);
+
+void t.test('A lock of another user or folder counts, by its whole name', (t) => {
+  const [first, second] = [place().folder, place().folder];
+  const own = `${UUID}.${String(process.getuid?.())}`;
+  const take = (): void => takeUuidLock(UUID, 'it', [first, second]).release();
+  for (const [where, name] of [
+    [first, `${UUID}.4711`],
+    [first, UUID],
+    [second, own],
+    [second, `${UUID}.4711`],
+  ]) {
+    writeFileSync(join(where, name), livingHolder());
+    t.throws(take, BUSY, name);
+    rmSync(join(where, name));
+  }
+  for (const name of [`x${UUID}`, `${UUID}.4711.x`, `${UUID}.`, `${UUID}.x`])
+    writeFileSync(join(second, name), livingHolder());
+  t.doesNotThrow(take);
+  t.end();
+});
+
+void t.test('A process of another user that has the id of a dead holder does not hold its lock', (t) => {
+  const { path } = place();
+  writeFileSync(path, `1 1 ${BOOT} dead\n`);
+  const kill = process.kill.bind(process);
+  t.teardown(() => (process.kill = kill));
+  process.kill = refused('EPERM');
+  takeLock(path, 'the place').release();
+  t.end();
+});
+
+void t.test('Who may not write there is told what to do, and what came to nothing is taken away', (t) => {
+  const { folder, path } = place();
+  for (const code of ['EACCES', 'EPERM', 'EROFS'])
+    during({ writeFileSync: refused(code) }, () =>
+      t.throws(() => takeLock(path, 'the place'), {
+        code: 'PARTITION_NOT_PERMITTED',
+        message:
+          `the lock ${path} of the place can't be taken (${code}): this user may not write there, or a process of ` +
+          'another user left it; see that nobody uses the partition, then remove it',
+        cause: { code },
+      }),
+    );
+  writeFileSync(path, gone());
+  during({ renameSync: refused('EIO') }, () => t.throws(() => takeLock(path, 'the place'), { code: 'EIO' }));
+  t.same(readdirSync(folder), ['lock']);
+  t.end();
+});
