@@ -1,0 +1,230 @@
+/** What an open after a crash takes from the superblocks, the journal and the activity log, and what it refuses. */
+import t from 'tap';
+import { readActivityLog } from '../../src/cow/activity-log.js';
+import { seal, writeU64 } from '../../src/cow/bytes.js';
+import { listChanges } from '../../src/cow/changes.js';
+import { Engine } from '../../src/cow/engine.js';
+import { ACTIVITY_ENTRY_BYTES, EXTENT_BLOCKS, HEADER_BYTES, PAGE_UNITS, STATE_TWIN_BYTES, SUPERBLOCK_OFFSETS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
+import { initStore } from '../../src/cow/init.js';
+import { MasterMedium } from '../../src/cow/mediums.js';
+import { readSuperblock } from '../../src/cow/recovery.js';
+import { RESULT } from '../../src/cow/results.js';
+import { BLOCK_BYTES } from '../../src/cow/states.js';
+import { encodeSuperblock } from '../../src/cow/superblock.js';
+import type { Superblock } from '../../src/cow/superblock.js';
+import { over } from './damage.js';
+import { BOTH, crashed, edited, first, u32 } from './lies.js';
+import { MemoryStore, WornStore } from './stores.js';
+
+const MIB = 2 ** 20;
+const EXTENT_BYTES = EXTENT_BLOCKS * BLOCK_BYTES;
+
+async function blank(sizeBytes = 64 * MIB): Promise<MemoryStore> {
+  const store = new MemoryStore(sizeBytes);
+  store.recording = false;
+  await initStore(store);
+  return store;
+}
+
+async function write(engine: Engine, position: number): Promise<void> {
+  const master = new MasterMedium(engine);
+  const data = Buffer.alloc(BLOCK_BYTES, 1);
+  const result = await new Promise((resolve) => master.writeAsync(position, data, 0, data.length, resolve));
+  if (result !== RESULT.OK) throw new Error(`a write ended with ${String(result)}`);
+}
+
+async function changed(engine: Engine, since: number): Promise<number[]> {
+  const positions: number[] = [];
+  for await (const { position, length } of listChanges(engine, since).ranges)
+    for (let at = position; at < position + length; at += UNIT_BYTES) positions.push(at);
+  return positions;
+}
+
+/** The process is gone; another opens what it left. */
+function reopened(store: MemoryStore, engine: Engine): Promise<Engine> {
+  engine.core.failure = new Error('killed');
+  return Engine.open(store);
+}
+
+/** Data at both ends of the first four extents, of generation 0; the first one has been written in place in generation 1. */
+async function writtenInPlace(): Promise<{ store: MemoryStore; engine: Engine }> {
+  const store = await blank();
+  const engine = await Engine.open(store);
+  for (const extent of [0, 1, 2, 3])
+    for (const at of [0, EXTENT_BYTES - UNIT_BYTES]) await write(engine, extent * EXTENT_BYTES + at);
+  await engine.committer.checkpoint();
+  await engine.enable();
+  await engine.disable();
+  await write(engine, EXTENT_BYTES);
+  return { store, engine };
+}
+
+void t.test(
+  'The first commit since the superblock was written has the count of changed blocks',
+  async (t) => {
+    const store = await blank();
+    const engine = await Engine.open(store);
+    await engine.enable();
+    await write(engine, 0);
+    await engine.committer.flushed();
+    const again = await reopened(store, engine);
+    t.equal(again.core.divergedBlocks, 1);
+    t.equal((await reopened(store, again)).core.divergedBlocks, 1, 'and then the superblock has it');
+  },
+);
+
+void t.test('After a crash the extents that are listed count as changed, where they hold data', async (t) => {
+  const { store, engine } = await writtenInPlace();
+  t.match(readActivityLog(store, engine.core.superblock).entries, [
+    { page: 0, generation: 1, extents: 0b110 },
+  ]);
+  const again = await reopened(store, engine);
+  t.same(
+    await changed(again, 1),
+    [1, 2].flatMap((extent) => [extent * EXTENT_BYTES, (extent + 1) * EXTENT_BYTES - UNIT_BYTES]),
+  );
+  t.equal(again.core.superblock.approximateGeneration, 1);
+  t.equal(listChanges(again, 1).approximate, true);
+  t.same(readActivityLog(store, again.core.superblock).entries, [], 'the list is empty then');
+  await again.close();
+});
+
+void t.test('After an orderly close a list that is left counts for nothing', async (t) => {
+  const { store, engine } = await writtenInPlace();
+  await engine.close();
+  t.equal(readActivityLog(store, engine.core.superblock).entries.length, 1, 'there is one');
+  const again = await Engine.open(store);
+  t.same(await changed(again, 1), [EXTENT_BYTES]);
+  t.equal(again.core.superblock.approximateGeneration, 0);
+  await again.close();
+});
+
+void t.test('What a list says of pages or generations that there are not is left out', async (t) => {
+  for (const [page, generation] of [
+    [1, 1],
+    [2 ** 31, 1],
+    [0, 2],
+  ]) {
+    const { store, engine } = await writtenInPlace();
+    const { superblock, totalPages } = engine.core;
+    t.equal(totalPages, 1);
+    const { sequence } = readActivityLog(store, superblock);
+    const list = Buffer.alloc(HEADER_BYTES + ACTIVITY_ENTRY_BYTES);
+    list.writeUInt32LE(1, 12);
+    writeU64(list, 32, sequence + 1);
+    list.writeUInt32LE(page, HEADER_BYTES);
+    list.writeUInt32LE(generation, HEADER_BYTES + 4);
+    list[HEADER_BYTES + 8] = 0xff;
+    seal(list, 'CLDDACTV', superblock.uuid);
+    const slot = 2 * ((sequence + 1) % 2);
+    store.apply(superblock.activityOffset + slot * superblock.activitySlotBytes, list);
+    const again = await reopened(store, engine);
+    t.same(await changed(again, 1), [], `page ${page}, generation ${generation}`);
+    t.equal(again.core.superblock.approximateGeneration, 0);
+    again.core.failure = new Error('killed');
+  }
+});
+
+void t.test('Of the copies of the superblock the newest whole one counts, wherever it is', async (t) => {
+  const store = await blank();
+  const superblock = readSuperblock(store);
+  for (const newest of SUPERBLOCK_OFFSETS.keys()) {
+    const image = over(store);
+    const next: Superblock = { ...superblock, sequence: superblock.sequence + 1, enabledAt: 4711 };
+    image.apply(SUPERBLOCK_OFFSETS[newest], encodeSuperblock(next));
+    t.equal(readSuperblock(image).enabledAt, 4711, `copy ${newest}`);
+  }
+});
+
+void t.test('What can not be opened is told with what to do', async (t) => {
+  const store = await blank();
+  const superblock = readSuperblock(store);
+  const backup = 'restore the partition from a backup';
+  const refusals: readonly (readonly [image: MemoryStore, code: string, message: string])[] = [
+    [
+      new MemoryStore(64 * MIB),
+      'NOT_CLDD',
+      "this is not a cldd partition; 'cldd init' makes one (and erases what it holds)",
+    ],
+    [
+      spoilt(store),
+      'DAMAGED',
+      `no superblock copy can be used: it can't be read (EIO: sector 384); ${backup}`,
+    ],
+    [rotten(store), 'DAMAGED', `no superblock copy can be used: its checksum is wrong; ${backup}`],
+    [
+      shorter(store, 4096),
+      'DEVICE_SHRUNK',
+      `the device has ${64 * MIB - 4096} bytes, but the partition was made for ${64 * MIB}; ` +
+        'give the device its size back (nothing was changed)',
+    ],
+    [
+      stateless(store, superblock),
+      'DAMAGED',
+      "both twins of the state area are unreadable; 'cldd check --repair --empty-state' makes it empty " +
+        '(reservations are then lost, data are not)',
+    ],
+    [
+      edited(
+        crashed,
+        first,
+        BOTH,
+        u32(12, (epoch) => epoch + 100),
+      )(),
+      'DAMAGED',
+      'journal block 5 is newer than every superblock copy',
+    ],
+    [
+      edited(
+        crashed,
+        first,
+        BOTH,
+        u32(60, (generation) => generation + 100),
+      )(),
+      'DAMAGED',
+      'journal block 5 is newer than every superblock copy',
+    ],
+    [
+      edited(
+        crashed,
+        first,
+        BOTH,
+        u32(64, () => PAGE_UNITS),
+      )(),
+      'DAMAGED',
+      'journal block 5 names a map page that does not exist',
+    ],
+  ];
+  for (const [image, code, message] of refusals) {
+    image.recording = true;
+    await t.rejects(Engine.open(image), { code, message }, message);
+    t.notOk(
+      image.events.some(({ kind }) => kind === 'write'),
+      'nothing was written',
+    );
+  }
+});
+
+function spoilt(base: MemoryStore): MemoryStore {
+  const store = new WornStore(base.sizeBytes, base);
+  for (const position of SUPERBLOCK_OFFSETS) store.spoil(position, 1);
+  return store;
+}
+
+function rotten(base: MemoryStore): MemoryStore {
+  const store = over(base);
+  for (const position of SUPERBLOCK_OFFSETS) store.apply(position + 1000, Buffer.of(0xdb));
+  return store;
+}
+
+function shorter(base: MemoryStore, lessBytes: number): MemoryStore {
+  const store = over(base);
+  store.sizeBytes -= lessBytes;
+  return store;
+}
+
+function stateless(base: MemoryStore, { stateOffset }: Superblock): MemoryStore {
+  const store = over(base);
+  for (const twin of BOTH) store.apply(stateOffset + twin * STATE_TWIN_BYTES, Buffer.alloc(512, 0xdb));
+  return store;
+}
