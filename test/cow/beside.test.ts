@@ -301,7 +301,7 @@ void t.test(
     const enabled = engine.enable();
     await until(() => store.held.length === 1, 'the enable waits for the disc');
     const closing = engine.close();
-    const late = t.rejects(engine.disable(), { code: 'CLOSED' });
+    const late = t.rejects(engine.disable(), { code: 'CLOSED', message: 'the partition is being closed' });
     store.holds.clear();
     store.held[0].end();
     await Promise.all([enabled, late, closing]);

@@ -303,6 +303,10 @@ void t.test('A page that only memory has is not forgotten when the history is fu
   // Nobody touches the page from here on.
   await engine.disable();
   t.ok(engine.core.superblock.historyBase > 0);
+  const { historyBase } = engine.core.superblock;
+  await engine.enable();
+  await engine.disable();
+  t.equal(engine.core.superblock.historyBase, historyBase, 'it has room again');
   t.equal(shown(new MasterMedium(engine), 0), 1);
   t.equal(shown(new MasterMedium(await reopened(store, engine)), 0), 1);
 });

@@ -123,6 +123,8 @@ void t.test('Who waits after a sync that failed has another one begun', async (t
   t.ok(pacing.isFull);
   const room = pacing.room();
   t.equal(begun, 2);
+  void pacing.room();
+  t.equal(begun, 2, 'and no other one while it runs');
   pacing.syncEnds(200);
   await room;
   t.notOk(pacing.isFull);

@@ -115,6 +115,24 @@ void t.test('each stall doubles what the disc has to show, until it has shown mu
   t.end();
 });
 
+void t.test('2 ms are quick, 10 ms no stall yet, and eight times the streak is enough to forget one', (t) => {
+  for (const [stallMs, streak, expected] of [
+    [10, 0, 16],
+    [11, 0, 32],
+    [11, 8 * 32 - 1, 32],
+    [11, 8 * 32, 16],
+  ]) {
+    const { syncs, wait } = clocked(() => true);
+    wait(stallMs);
+    for (let count = 0; count < streak; count++) wait(1);
+    wait(3);
+    let waits = 0;
+    for (; !syncs.atOnce(0); waits++) wait(2);
+    t.equal(waits, expected, `${stallMs} ms, then ${streak} quick ones`);
+  }
+  t.end();
+});
+
 void t.test('the same writes and syncs in the same order as through the pool', async (t) => {
   const order = async (alone: boolean): Promise<string[]> => {
     const { store, engine, write, flush } = await open(alone);
