@@ -211,6 +211,25 @@ void t.test('Steps of a write that are left out leave that out, and nothing else
   }
 });
 
+void t.test('A whole block needs nothing of what it held, a part of one the rest', async (t) => {
+  const { engine, store } = await opened();
+  t.equal(put(engine, 0, 3 * BLOCK_BYTES), RESULT.OK);
+  await engine.enable();
+  const reads: number[] = [];
+  store.readSync = (_buffer, _offset, _length, position) => {
+    reads.push(position);
+    throw new Error('EIO: injected');
+  };
+  t.equal(put(engine, 0, BLOCK_BYTES), RESULT.OK);
+  t.equal(put(engine, BLOCK_BYTES, 2 * BLOCK_BYTES), RESULT.OK);
+  t.same(reads, []);
+  await engine.disable();
+  await engine.enable();
+  t.equal(put(engine, SECTOR_BYTES, SECTOR_BYTES), RESULT.READ_ERROR);
+  t.same(reads, [engine.core.segments[0].halfB]);
+  t.equal(engine.core.failure, undefined);
+});
+
 void t.test('What is written counts for pacing', async (t) => {
   const { engine } = await opened();
   await engine.enable();
