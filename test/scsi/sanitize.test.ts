@@ -157,6 +157,11 @@ void t.test('the failure mode and its kind outlast a restart, and a LOGICAL UNIT
   }
 });
 
+/** Waits for the first write of an operation, which is held. */
+async function begun(master: MemoryMedium): Promise<void> {
+  while (master.waiting.length === 0) await new Promise(setImmediate);
+}
+
 void t.test(
   'an operation that a restart interrupts is done all the same, with its kind of completion',
   async (t) => {
@@ -164,7 +169,7 @@ void t.test(
       const before = served({ master: new MemoryMedium(8 * 1024 * 1024) });
       before.master.held = true;
       const task = before.start(before.nexus, 0, sanitize(flags | OVERWRITE, 5), before.list);
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      await begun(before.master);
       t.notOk(task.ended);
       const state = new MemoryState();
       for (const [key, value] of before.state.records) state.records.set(key, value);
@@ -237,7 +242,7 @@ void t.test('an end that cannot be recorded is told, since a restart would begin
   const { overwrite, state, warnings, run, master } = served();
   master.held = true;
   const task = overwrite(0);
-  await new Promise((resolve) => setTimeout(resolve, 5));
+  await begun(master);
   state.fails = true;
   master.release();
   t.equal((await task).status, 0);

@@ -33,7 +33,8 @@ export class MemoryMedium implements Medium {
   fail: MediumResult = MEDIUM.OK;
   flushes = 0;
   holdFlush = false;
-  private waiting: (() => void)[] = [];
+  /** What is held. */
+  waiting: (() => void)[] = [];
 
   /** `sparse`: of that size by its word only, for commands that move no data. */
   constructor(capacityBytes: number, { sparse = false } = {}) {
