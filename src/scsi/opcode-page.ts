@@ -6,9 +6,8 @@ import { SENSE } from './sense.js';
 
 /** The whole page, in Markdown. */
 export function opcodePage(): string {
-  const commands = [...new CommandSet(OPCODES).all].sort(
-    (a, b) => a.opcode - b.opcode || (a.serviceAction ?? 0) - (b.serviceAction ?? 0),
-  );
+  // Those of one operation code stand in the table by their service actions, and stay so.
+  const commands = [...new CommandSet(OPCODES).all].sort((a, b) => a.opcode - b.opcode);
   return [
     '# SCSI commands',
     '',

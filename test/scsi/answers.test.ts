@@ -19,7 +19,8 @@ void t.test(
   async (t) => {
     const b = bench();
     const nexus = b.login(A);
-    const listed = COMMANDS.filter((command) => command.listed !== false);
+    // Initiators with room for 16 bytes stumble over a longer CDB.
+    const listed = COMMANDS.filter(({ usageData }) => usageData.length <= 16);
     const descriptor = (command: (typeof COMMANDS)[number], flags: number): Buffer => {
       const bytes = Buffer.alloc(8);
       bytes[0] = command.opcode;
@@ -215,6 +216,7 @@ void t.test('WRITE ATOMIC names what is not aligned, counts, and takes 128 KiB (
   t.notOk(b.master.bytes.includes(7));
   t.same(await write(8, 8), ['', undefined, 1]);
   t.same([statistics?.writeOps, statistics?.writeBytes], [1, 4096]);
+  t.equal(b.master.flushes, 0, 'one physical block is written as it is');
   t.same(await write(256, 256), ['', undefined, 1]);
   t.same([statistics?.writeOps, statistics?.writeBytes], [2, 4096 + 131_072]);
   t.same([b.master.bytes.indexOf(7), b.master.bytes.lastIndexOf(7)], [8 * 512, 512 * 512 - 1]);
@@ -296,5 +298,31 @@ void t.test(
     b.slave.generation++;
     b.target.mediumLoaded();
     t.equal((await b.run(nexus, 1, TUR)).code, '06/28/00', 'who was refused is told of the next medium');
+  },
+);
+
+void t.test(
+  'A load goes on though another initiator is refused something meanwhile: its sender need not be told',
+  async (t) => {
+    let loaded: (() => void) | undefined;
+    const b = bench({
+      control: {
+        load: (_nexus, done) => {
+          loaded = done;
+        },
+        eject: (_nexus, done) => done({ code: 'not-allowed', message: 'no' }),
+      },
+    });
+    const [nexus, other] = [b.login(A), b.login(`${A}2`)];
+    b.slave.present = false;
+    const load = b.start(nexus, 1, [0x1b, 0, 0, 0, 0x03, 0]);
+    b.slave.present = true;
+    b.slave.generation++;
+    t.equal((await b.run(other, 1, [0x1b, 0, 0, 0, 0x02, 0])).code, '05/53/00');
+    b.target.mediumLoaded();
+    loaded?.();
+    t.equal((await load.whenEnded()).status, 0);
+    t.equal((await b.run(nexus, 1, TUR)).code, '');
+    t.equal((await b.run(other, 1, TUR)).code, '06/28/00');
   },
 );
