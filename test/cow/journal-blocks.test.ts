@@ -2,6 +2,7 @@
 import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_UNITS, UNIT_BLOCKS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
+import { growEngine } from '../../src/cow/grow.js';
 import { initStore } from '../../src/cow/init.js';
 import { Journal, decodeBlock, forEachRecord } from '../../src/cow/journal.js';
 import { MapPage } from '../../src/cow/map-page.js';
@@ -122,4 +123,58 @@ void t.test('A crash behind a batch that goes round the end of the ring finds al
     if (shown[0] !== 1) lost++;
   }
   t.equal(lost, 0);
+});
+
+void t.test(
+  'Units that changed since the last commit have one record each, however many they are',
+  async (t) => {
+    const store = await blank(160 * MIB);
+    const engine = await Engine.open(store);
+    const { counters } = engine.core;
+    const master = new MasterMedium(engine);
+    const data = Buffer.alloc(BLOCK_BYTES, 1);
+    const before = { ...counters };
+    const units = 1100;
+    for (const block of [0, 1])
+      for (let unit = 0; unit < units; unit++)
+        master.write(unit * UNIT_BYTES + block * BLOCK_BYTES, data, 0, BLOCK_BYTES);
+    await engine.committer.flushed();
+    t.equal(counters.flushes - before.flushes, 1);
+    t.equal(counters.journalCommits - before.journalCommits, 1);
+    t.equal(counters.journalBlocks - before.journalBlocks, Math.ceil(units / JOURNAL_BLOCK_RECORDS));
+    engine.core.failure = new Error('killed');
+    const again = new MasterMedium(await Engine.open(store));
+    t.same(again.provisioning((units - 1) * UNIT_BYTES, BLOCK_BYTES), {
+      mapped: true,
+      lengthBytes: BLOCK_BYTES,
+    });
+    const shown = Buffer.alloc(BLOCK_BYTES);
+    let lost = 0;
+    for (let unit = 0; unit < units; unit++) {
+      again.read(unit * UNIT_BYTES, shown, 0, BLOCK_BYTES);
+      if (shown[0] !== 1) lost++;
+    }
+    t.equal(lost, 0);
+  },
+);
+
+void t.test('Half of the changes that may wait for a flush begin a commit without one', async (t) => {
+  const store = await blank(32 * MIB);
+  const engine = await Engine.open(store);
+  store.sizeBytes = 256 * MIB;
+  await growEngine(engine);
+  const { counters, superblock } = engine.core;
+  const half = (superblock.journalBlocks / 16) * JOURNAL_BLOCK_RECORDS;
+  const master = new MasterMedium(engine);
+  const data = Buffer.alloc(BLOCK_BYTES, 1);
+  const before = counters.journalCommits;
+  const settle = async (): Promise<number> => {
+    for (let turns = 0; turns < 50; turns++) await new Promise(setImmediate);
+    return counters.journalCommits - before;
+  };
+  for (let unit = 0; unit < half - 1; unit++) master.write(unit * UNIT_BYTES, data, 0, BLOCK_BYTES);
+  t.equal(await settle(), 0);
+  master.write((half - 1) * UNIT_BYTES, data, 0, BLOCK_BYTES);
+  t.equal(await settle(), 1);
+  await engine.close();
 });

@@ -133,6 +133,16 @@ void t.test('2 ms are quick, 10 ms no stall yet, and eight times the streak is e
   t.end();
 });
 
+void t.test('without a clock of its own it goes by the real one', (t) => {
+  const syncs = new QuickSyncs(() => true);
+  for (let count = 0; count < 10_000 && !syncs.atOnce(0); count++) {
+    syncs.begins();
+    syncs.ends();
+  }
+  t.ok(syncs.atOnce(0));
+  t.end();
+});
+
 void t.test('the same writes and syncs in the same order as through the pool', async (t) => {
   const order = async (alone: boolean): Promise<string[]> => {
     const { store, engine, write, flush } = await open(alone);
