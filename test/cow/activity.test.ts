@@ -184,3 +184,31 @@ void t.test('A list with a number that none can have come to is none', async (t)
   );
   engine.core.failure = new Error('killed');
 });
+
+void t.test('Who goes on where a list ended has the rest of the page listed, and the next one', async (t) => {
+  const store = new HoldingStore(GIB);
+  store.recording = false;
+  await initStore(store);
+  const engine = await Engine.open(store);
+  const extent = PAGE_COVERS_BYTES / 8;
+  const places = [0, 1, 2, 3, 4, 5].flatMap((page) =>
+    [0, 2, 7].map((index) => page * PAGE_COVERS_BYTES + index * extent),
+  );
+  for (const at of places) await write(engine, at);
+  await engine.committer.checkpoint();
+  await engine.enable();
+  await engine.disable();
+  const active = (): (number | undefined)[] =>
+    [0, 1, 2, 3, 4, 5].map((page) => engine.map.cached(page)?.active);
+  await write(engine, 0);
+  t.same(active(), [0b11, 0, 0, 0, 0, 0]);
+  await write(engine, 2 * extent);
+  t.same(active(), [0xff, 0xff, 0, 0, 0, 0], 'within a page');
+  await write(engine, 3 * PAGE_COVERS_BYTES + 7 * extent);
+  t.same(active(), [0xff, 0xff, 0, 0x80, 0, 0], 'the last extent has no neighbour in its page');
+  await write(engine, 4 * PAGE_COVERS_BYTES);
+  t.same(active(), [0xff, 0xff, 0, 0x80, 0xff, 0xff], 'over the border of two pages');
+  await write(engine, 2 * PAGE_COVERS_BYTES + 2 * extent);
+  t.same(active(), [0xff, 0xff, 0b1100, 0x80, 0xff, 0xff], 'not where it is no going on');
+  await engine.close();
+});

@@ -5,7 +5,7 @@ import { seal, writeU64 } from '../../src/cow/bytes.js';
 import { listChanges } from '../../src/cow/changes.js';
 import { checkStore } from '../../src/cow/check.js';
 import { Engine } from '../../src/cow/engine.js';
-import { ACTIVITY_ENTRY_BYTES, EXTENT_BLOCKS, HEADER_BYTES, PAGE_UNITS, STATE_TWIN_BYTES, SUPERBLOCK_OFFSETS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
+import { ACTIVITY_ENTRY_BYTES, EXTENT_BLOCKS, HEADER_BYTES, PAGE_COVERS_BYTES, PAGE_UNITS, STATE_TWIN_BYTES, SUPERBLOCK_OFFSETS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
@@ -173,6 +173,45 @@ void t.test('Of the copies of the superblock the newest whole one counts, wherev
     image.apply(SUPERBLOCK_OFFSETS[newest], encodeSuperblock(next));
     t.equal(readSuperblock(image).enabledAt, 4711, `copy ${newest}`);
   }
+});
+
+void t.test('Of the twins of the state area the newer one counts, whichever it is', async (t) => {
+  for (const newer of BOTH) {
+    const store = await blank();
+    let engine = await Engine.open(store);
+    const { stateOffset } = engine.core.superblock;
+    const save = (value: string): Promise<unknown> =>
+      new Promise((resolve) => engine.state.save('key', Buffer.from(value), resolve));
+    await save('old');
+    const old = Buffer.alloc(4096);
+    store.readSync(old, 0, old.length, stateOffset);
+    await save('new');
+    store.apply(stateOffset + (1 - newer) * STATE_TWIN_BYTES, old);
+    engine = await reopened(store, engine);
+    t.equal(engine.state.load('key')?.toString(), 'new', `twin ${newer}`);
+    engine.core.failure = new Error('killed');
+  }
+});
+
+void t.test('A crash may be followed by an open with less memory for map pages', async (t) => {
+  const store = await blank(1024 * MIB);
+  const engine = await Engine.open(store);
+  const pages = 12;
+  for (let page = 0; page < pages; page++) await write(engine, page * PAGE_COVERS_BYTES);
+  await engine.committer.flushed();
+  engine.core.failure = new Error('killed');
+  const again = await Engine.open(store, { cachePages: 2 });
+  const shown = Buffer.alloc(BLOCK_BYTES);
+  for (let page = 0; page < pages; page++) {
+    t.equal(new MasterMedium(again).read(page * PAGE_COVERS_BYTES, shown, 0, shown.length), RESULT.OK);
+    t.equal(shown[0], 1);
+  }
+  await again.close();
+});
+
+void t.test('What ends within a copy of the superblock is no partition, and no damaged one', async (t) => {
+  for (const sizeBytes of [0, 4095, 65_536, 65_536 + 4095, 131_072 + 1, 196_608 + 4095])
+    await t.rejects(Engine.open(new MemoryStore(sizeBytes)), { code: 'NOT_CLDD' }, `${sizeBytes} bytes`);
 });
 
 void t.test('What can not be opened is told with what to do', async (t) => {
