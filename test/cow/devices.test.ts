@@ -285,7 +285,12 @@ void t.test('A partition tells its state, and refuses what it can not do now', a
   t.ok((await partition.grow()).addedBytes > 0);
   await partition.close();
   t.match(partition.status().failed, /closed/);
-  await t.rejects(partition.rollback(), { code: 'PARTITION_FAILED' });
+  await t.rejects(partition.rollback(), {
+    code: 'PARTITION_FAILED',
+    message:
+      'the partition failed (the partition is closed) and takes no more writes; check the device, then restart the daemon',
+    cause: { message: 'the partition is closed' },
+  });
 });
 
 void t.test('A check of what is no partition says so, and holds nothing afterwards', async (t) => {

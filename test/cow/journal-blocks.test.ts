@@ -1,7 +1,7 @@
 /** What the journal's blocks hold, and where in the ring they lie. */
 import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
-import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_UNITS, UNIT_BLOCKS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
+import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_COVERS_BYTES, PAGE_UNITS, UNIT_BLOCKS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
 import { growEngine } from '../../src/cow/grow.js';
 import { initStore } from '../../src/cow/init.js';
 import { Journal, decodeBlock, forEachRecord } from '../../src/cow/journal.js';
@@ -178,3 +178,24 @@ void t.test('Half of the changes that may wait for a flush begin a commit withou
   t.equal(await settle(), 1);
   await engine.close();
 });
+
+void t.test(
+  'A checkpoint begins by itself when more than half of the map pages in memory wait for one',
+  async (t) => {
+    for (const pages of [4, 5]) {
+      const engine = await Engine.open(await blank(1024 * MIB), { cachePages: 8 });
+      const { counters } = engine.core;
+      const master = new MasterMedium(engine);
+      const data = Buffer.alloc(BLOCK_BYTES, 1);
+      const before = counters.checkpoints;
+      // It is looked at with every sixteenth commit, as the journal is far from half full.
+      for (let commit = 0; commit < 33; commit++) {
+        master.write((commit % pages) * PAGE_COVERS_BYTES + commit * UNIT_BYTES, data, 0, BLOCK_BYTES);
+        await engine.committer.flushed();
+      }
+      for (let turns = 0; turns < 50; turns++) await new Promise(setImmediate);
+      t.equal(counters.checkpoints > before, pages === 5, `${pages} pages`);
+      await engine.close();
+    }
+  },
+);

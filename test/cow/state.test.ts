@@ -102,7 +102,10 @@ void t.test('Deleting, replacing, and what does not fit', async (t) => {
     save(engine, 'gone', undefined),
     save(engine, 'key', Buffer.alloc(10, 2)),
   ]);
-  await t.rejects(save(engine, 'large', Buffer.alloc(STATE_VALUE_BYTES_MAX)), { code: 'STATE_FULL' });
+  await t.rejects(save(engine, 'large', Buffer.alloc(STATE_VALUE_BYTES_MAX)), {
+    code: 'STATE_FULL',
+    message: `the partition's state area holds ${STATE_VALUE_BYTES_MAX} bytes`,
+  });
   const changed = engine.state.load('key');
   changed?.fill(9);
   t.equal(shown(engine), 2, 'who loads a record gets a copy');
