@@ -89,6 +89,28 @@ void t.test('Nobody is told before the call returned', async (t) => {
   );
 });
 
+void t.test(
+  'A read that the device can not answer is told as that, at once and through the pool',
+  async (t) => {
+    const { engine, store, master } = await opened();
+    await write(master, 0);
+    const failure = new Error('EIO: injected');
+    store.readSync = () => {
+      throw failure;
+    };
+    store.read = (_buffer, _offset, _length, _position, done) => setImmediate(done, failure);
+    const bytes = Buffer.alloc(2 * BLOCK_BYTES);
+    for (const length of [BLOCK_BYTES, 2 * BLOCK_BYTES]) {
+      t.equal(master.read(0, bytes, 0, length), RESULT.READ_ERROR);
+      t.equal(
+        await new Promise((resolve) => master.readAsync(0, bytes, 0, length, resolve)),
+        RESULT.READ_ERROR,
+      );
+    }
+    t.equal(engine.core.failure, undefined);
+  },
+);
+
 void t.test('An empty read asks the disc for nothing', async (t) => {
   const { engine, master } = await opened();
   await write(master, 0);
