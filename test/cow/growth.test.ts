@@ -1,6 +1,7 @@
 /** What grows: the device, and counters until they have gone round what they fit in. */
 import t from 'tap';
 import { listChanges } from '../../src/cow/changes.js';
+import { checkStore } from '../../src/cow/check.js';
 import { Engine } from '../../src/cow/engine.js';
 import { HISTORY_EPOCHS } from '../../src/cow/superblock.js';
 import { MARK_SPAN, MAX_SEGMENTS, PAGE_COVERS_BYTES, UNIT_BYTES, pageOffset } from '../../src/cow/format.js';
@@ -307,6 +308,7 @@ void t.test('A page that only memory has is not forgotten when the history is fu
   await engine.enable();
   await engine.disable();
   t.equal(engine.core.superblock.historyBase, historyBase, 'it has room again');
+  t.match(await checkStore(store), { verdict: 'clean', findings: [] });
   t.equal(shown(new MasterMedium(engine), 0), 1);
   t.equal(shown(new MasterMedium(await reopened(store, engine)), 0), 1);
 });
