@@ -25,12 +25,6 @@ export function putU16(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 1] = value;
 }
 
-export function putU24(bytes: Uint8Array, at: number, value: number): void {
-  bytes[at] = value >>> 16;
-  bytes[at + 1] = value >>> 8;
-  bytes[at + 2] = value;
-}
-
 export function putU32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at] = value >>> 24;
   bytes[at + 1] = value >>> 16;

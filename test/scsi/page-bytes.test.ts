@@ -1,5 +1,6 @@
 /** The pages that describe a unit, byte by byte, in the order of their fields: VPD, log and mode pages (SPC-6 §7, SBC-5 §6). */
 import t from 'tap';
+import { identify } from '../../src/scsi/identity.js';
 import { bench } from './support.js';
 
 const zeros = (bytes: number): string => '00'.repeat(bytes);
@@ -54,6 +55,20 @@ void t.test(
     );
   },
 );
+
+void t.test('The identity is that of the UUID and the side, however the UUID is written', (t) => {
+  const uuid = '4f9a2c1e-0000-4000-8000-000000000001';
+  const [master, slave] = (['master', 'slave'] as const).map((kind) => identify(TARGET, uuid, kind));
+  t.same(identify(TARGET, uuid.toUpperCase(), 'master'), master);
+  t.equal(slave.naa.toString('hex'), '3d3fb7ff6ae03858');
+  t.equal(slave.uuid.toString('hex'), 'a7e4640e0fd3834ca09f1a15937ffacf');
+  for (const { naa, uuid: own, serial } of [master, slave]) {
+    t.equal(naa[0] >>> 4, 3, 'locally assigned (SPC-6 §7.7.6.6.4)');
+    t.same([own[6] >>> 4, own[8] >>> 6], [8, 2], 'version 8, variant 10b (RFC 9562)');
+    t.equal(serial, own.toString('hex'));
+  }
+  t.end();
+});
 
 void t.test('The other VPD pages (SPC-6 §7.7, SBC-5 §6.6)', async (t) => {
   const port = (id: string): string =>

@@ -414,3 +414,55 @@ void t.test('Log page 0Ch rounds up what is used, and takes a census anew for an
   performance.now = () => now() + 10_001;
   t.equal(await percent(b, nexus), 0, 'ten seconds later');
 });
+
+void t.test(
+  'A census of a large medium looks at pieces spread over it, in turns, and anew if it is exchanged',
+  async (t) => {
+    const large = new MemoryMedium(2 ** 40 + 2 ** 25 + 4096, { sparse: true });
+    large.writeProtected = true;
+    const seen: [position: number, bytes: number][] = [];
+    const mapped = (position: number): boolean => position >= 2 ** 39;
+    large.provisioning = (position, maxBytes) => {
+      seen.push([position, maxBytes]);
+      return { mapped: mapped(position), lengthBytes: Math.min(maxBytes, 2 ** 24) };
+    };
+    const b = bench({ slave: large });
+    const nexus = b.login();
+    const ask = (): Promise<Buffer> =>
+      b.run(nexus, 1, [0x4d, 0, 0x4c, 0, 0, 0, 0, 0, 255, 0]).then(({ data }) => data.subarray(8, 10));
+    t.equal((await ask()).readUInt16BE(0), 50);
+    const PIECE = 2 ** 25;
+    const starts = seen.filter(([position]) => position % PIECE === 0).map(([position]) => position / PIECE);
+    t.equal(starts.length, 1024);
+    t.same([starts[0], starts[1], starts[1023]], [0, 32, Math.floor((1023 * 32_770) / 1024)]);
+    t.same(seen.slice(0, 2), [[0, PIECE], [2 ** 24, 2 ** 24]]); // prettier-ignore
+
+    const small = new MemoryMedium(2 ** 26 + 4096, { sparse: true });
+    small.provisioning = (position, maxBytes) => {
+      seen.push([position, maxBytes]);
+      return { mapped: position >= 2 ** 26, lengthBytes: maxBytes };
+    };
+    seen.length = 0;
+    const c = bench({ master: small });
+    const { data } = await c.run(c.login(), 0, [0x4d, 0, 0x4c, 0, 0, 0, 0, 0, 255, 0]);
+    t.equal(data.readUInt16BE(8), 99);
+    t.same(seen, [[0, PIECE], [PIECE, PIECE], [2 * PIECE, 4096]], 'all of it, to the last bytes'); // prettier-ignore
+
+    for (const change of ['exchanged', 'ejected']) {
+      const m = new MemoryMedium(2 ** 30, { sparse: true });
+      m.writeProtected = true;
+      m.provisioning = (_position, maxBytes) => {
+        const until = performance.now() + 1;
+        while (performance.now() < until);
+        return { mapped: true, lengthBytes: maxBytes };
+      };
+      const d = bench({ slave: m });
+      const task = d.start(d.login(), 1, [0x4d, 0, 0x4c, 0, 0, 0, 0, 0, 255, 0]);
+      for (let n = 0; n < 3; n++) await new Promise(setImmediate);
+      t.notOk(task.ended, 'one turn does not look at all of it');
+      if (change === 'exchanged') m.generation++;
+      else m.present = false;
+      t.equal((await task.whenEnded()).data.readUInt16BE(8), 100, `${change}: of that nothing is known`);
+    }
+  },
+);
