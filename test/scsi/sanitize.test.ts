@@ -2,53 +2,24 @@
 import t from 'tap';
 import { MEDIUM } from '../../src/scsi/medium.js';
 import { TASK_MANAGEMENT } from '../../src/scsi/port.js';
-import { bench, cdb10, fieldOf, MemoryMedium, MemoryState } from './support.js';
-import type { Bench, Outcome } from './support.js';
-
-const RECORD = 'scsi.sanitize.master';
-const IMMED = 0x80;
-const AUSE = 0x20;
-const OVERWRITE = 0x01;
-const BLOCK_ERASE = 0x02;
-const EXIT_FAILURE_MODE = 0x1f;
-const SANITIZE_COMMAND_FAILED = '03/31/03';
-const INVALID_FIELD_IN_CDB = '05/24/00';
-
-const READ = cdb10(0x28, 0, 1);
-const TEST_UNIT_READY = [0, 0, 0, 0, 0, 0];
-const REQUEST_SENSE = [3, 0, 0, 0, 252, 0];
-const PATTERN = 0x3c;
-
-function sanitize(byte1: number, bytes = 0): number[] {
-  return [0x48, byte1, 0, 0, 0, 0, 0, bytes >> 8, bytes & 255, 0];
-}
-
-function served(options: Parameters<typeof bench>[0] = {}) {
-  const made = bench(options);
-  const nexus = made.login();
-  const run = (cdb: number[], dataOut?: Buffer): Promise<Outcome> => made.run(nexus, 0, cdb, dataOut);
-  const list = Buffer.from([1, 0, 0, 1, PATTERN]);
-  const overwrite = (flags: number): Promise<Outcome> => run(sanitize(flags | OVERWRITE, list.length), list);
-  const sense = async (): Promise<string> => {
-    const { data } = await run(REQUEST_SENSE);
-    return [data[2], data[12], data[13]].map((byte) => byte.toString(16).padStart(2, '0')).join('/');
-  };
-  return { ...made, nexus, list, overwriteCdb: sanitize(OVERWRITE, list.length), run, overwrite, sense };
-}
-
-/** A unit whose last SANITIZE, with these flags, has failed; its medium is good again. */
-async function failed(flags: number, options: Parameters<typeof bench>[0] = {}) {
-  const made = served(options);
-  made.master.fail = MEDIUM.FAILED;
-  await made.overwrite(flags);
-  made.master.fail = MEDIUM.OK;
-  return made;
-}
-
-/** The same partition with a daemon that has just started. */
-function restarted({ master, state }: Pick<Bench, 'master' | 'state'>) {
-  return served({ master, state });
-}
+import { cdb10, fieldOf, MemoryMedium, MemoryState } from './support.js';
+import {
+  AUSE,
+  BLOCK_ERASE,
+  EXIT_FAILURE_MODE,
+  IMMED,
+  INVALID_FIELD_IN_CDB,
+  OVERWRITE,
+  PATTERN,
+  READ,
+  RECORD,
+  SANITIZE_COMMAND_FAILED,
+  TEST_UNIT_READY,
+  failed,
+  restarted,
+  sanitize,
+  served,
+} from './sanitizing.js';
 
 void t.test(
   'a failed SANITIZE is told by its own status, and by REQUEST SENSE if it was IMMED',
