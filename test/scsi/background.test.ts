@@ -119,6 +119,73 @@ void t.test('while a master is in use, a backup moves 64 KiB in every fourth tur
   t.end();
 });
 
+void t.test(
+  'what is below 64 KiB is not counted, and a master is in use for 20 ms to the millisecond',
+  (t) => {
+    const turns = new Turns();
+    const { background } = turns;
+    for (let n = 0; n < 100; n++) background.admits(LARGE_BYTES - 1, false);
+    t.notOk(turns.turn(), 'nobody waits for a turn');
+    t.ok(background.admits(16 * LARGE_BYTES, false));
+    background.run(LARGE_BYTES, false, reading('user', LARGE_BYTES, []));
+    t.ok(background.admits(LARGE_BYTES - 1, false), 'though others wait');
+    t.ok(background.admits(LARGE_BYTES - 1, true));
+    t.notOk(background.admits(LARGE_BYTES, false));
+    t.ok(turns.turn());
+    t.notOk(turns.turn(), 'one turn for all who asked');
+    const { nowMs } = turns;
+    background.masterUsed(nowMs);
+    for (const [sinceMs, admitted] of [
+      [-1, true],
+      [0, false],
+      [19, false],
+      [20, true],
+    ] as const) {
+      turns.nowMs = nowMs + sinceMs;
+      t.equal(background.admits(512, true), admitted, `${sinceMs} ms`);
+    }
+    t.end();
+  },
+);
+
+void t.test('turns without a backup do not count for the next one, which waits four of its own', (t) => {
+  const turns = new Turns();
+  const { background } = turns;
+  const seen: string[] = [];
+  background.masterUsed(turns.nowMs);
+  for (let n = 0; n < 3; n++) {
+    background.run(LARGE_BYTES, false, reading('user', LARGE_BYTES, seen));
+    turns.turn();
+  }
+  background.run(2 * LARGE_BYTES, true, reading('backup', 2 * LARGE_BYTES, seen));
+  t.notOk(background.admits(512, true), 'nor does what comes behind it pass it');
+  seen.length = 0;
+  for (let n = 0; n < 3; n++) turns.turn();
+  t.strictSame(seen, []);
+  turns.turn();
+  t.strictSame(seen, ['backup 64']);
+  for (let n = 0; n < 3; n++) turns.turn();
+  t.strictSame(seen, ['backup 64']);
+  turns.turn();
+  t.strictSame(seen, ['backup 64', 'backup 64']);
+  t.notOk(turns.turn(), 'all is done');
+  t.ok(background.admits(16 * LARGE_BYTES, false), 'a piece of a turn before does not count');
+  t.end();
+});
+
+void t.test('without surroundings of its own it uses the clock and the event loop', async (t) => {
+  const background = new Background();
+  background.masterUsed(Date.now());
+  t.notOk(background.admits(512, true));
+  background.masterUsed(Date.now() - 60_000);
+  t.ok(background.admits(512, true));
+  const seen: string[] = [];
+  background.run(LARGE_BYTES, true, reading('backup', LARGE_BYTES, seen));
+  t.strictSame(seen, []);
+  await new Promise(setImmediate);
+  t.strictSame(seen, ['backup 64']);
+});
+
 void t.test('while nobody uses a master, the slave is read at once', async (t) => {
   const { run, content } = served();
   const read = await run(1, cdb10(READ_10, 0, LARGE));

@@ -38,6 +38,15 @@ void t.test('LOG SENSE of a page or subpage that there is not names the field (S
   }
 });
 
+void t.test('Only page 0Ch waits for what it tells', (t) => {
+  const b = bench();
+  const nexus = b.login();
+  const ended = (page: number): boolean =>
+    b.start(nexus, 0, [0x4d, 0, 0x40 | page, 0, 0, 0, 0, 1, 0, 0]).ended;
+  t.same([0x00, WRITE_ERRORS, STATISTICS, 0x39, 0x0c].map(ended), [true, true, true, true, false]);
+  t.end();
+});
+
 void t.test('PARAMETER POINTER is where a list begins, if anything is there (SPC-6 §6.8)', async (t) => {
   const b = bench();
   const nexus = b.login();
@@ -55,7 +64,7 @@ void t.test('PARAMETER POINTER is where a list begins, if anything is there (SPC
   t.same(await from(WRITE_ERRORS, 0x0105), ['05/24/00', 5]);
   t.same(await from(0x0c, 4), ['05/24/00', 5], 'of a page that takes a while, too');
   t.equal(
-    (await sense(b, nexus, 0x00, { pointer: 1 })).data.length,
+    (await sense(b, nexus, 0x00, { pointer: 0xffff })).data.length,
     15,
     'the list of pages has no parameters',
   );

@@ -104,6 +104,16 @@ void t.test('MODE SELECT without a list does nothing, without PF it is refused (
   t.equal((await announced.whenEnded()).code, '05/1a/00', 'a list that does not come');
 });
 
+void t.test('A list is taken as a whole, and may have no page at all', async (t) => {
+  const b = bench();
+  const nexus = b.login();
+  t.equal((await select(b, nexus, '')).code, '');
+  const list = Buffer.from('00000000' + D_SENSE, 'hex');
+  const pieces = b.start(nexus, 0, [0x15, 0x10, 0, 0, list.length, 0], list, (task) => (task.chunkBytes = 4));
+  t.equal((await pieces.whenEnded()).code, '', 'though the transport could bring it in pieces');
+  t.equal((await b.run(nexus, 0, cdb10(0x28, 0x7fff_ffff, 1))).sense?.[0], 0x72);
+});
+
 void t.test('The bit that may not be changed is named by its byte in the list (SPC-6 §6.11)', async (t) => {
   const b = bench();
   const nexus = b.login();

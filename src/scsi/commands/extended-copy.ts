@@ -53,7 +53,7 @@ export function extendedCopy(task: Task, path: Path): void {
     good(task);
     return;
   }
-  if (bytes < HEADER_BYTES || bytes > LIST_BYTES_MAX) {
+  if (bytes > LIST_BYTES_MAX) {
     fail(task, SENSE.PARAMETER_LIST_LENGTH_ERROR);
     return;
   }
@@ -65,16 +65,15 @@ export function extendedCopy(task: Task, path: Path): void {
 
 /** Undefined if the list was refused and the task ended. */
 function parse(task: Task, path: Path, list: Buffer): Plan | undefined {
-  const short = list.length < HEADER_BYTES;
-  const targetBytes = short ? 0 : getU16(list, 2);
-  const segmentBytes = short ? 0 : getU32(list, 8);
+  const targetBytes = getU16(list, 2);
+  const segmentBytes = getU32(list, 8);
   const refuse = (code: number, byte?: number): Plan | undefined => {
     if (byte === undefined) fail(task, code);
     else failParameter(task, byte, code);
     return undefined;
   };
   const fault = (byte: number): Plan | undefined => refuse(SENSE.INVALID_FIELD_IN_PARAMETER_LIST, byte);
-  if (short || HEADER_BYTES + targetBytes + segmentBytes > list.length)
+  if (HEADER_BYTES + targetBytes + segmentBytes > list.length)
     return refuse(SENSE.PARAMETER_LIST_LENGTH_ERROR);
   if (targetBytes + segmentBytes > DESCRIPTOR_LIST_BYTES_MAX)
     return refuse(SENSE.PARAMETER_LIST_LENGTH_ERROR);

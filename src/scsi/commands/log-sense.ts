@@ -92,7 +92,6 @@ function sendPage(task: Task, page: number, subpage: number, all: Buffer): void 
 
 /** PARAMETER POINTER (SPC-6 §6.8): parameters from that code on; undefined if there is none. */
 function fromParameter(parameters: Buffer, pointer: number): Buffer | undefined {
-  if (pointer === 0) return parameters;
   let at = 0;
   while (at < parameters.length && getU16(parameters, at) < pointer) at += 4 + parameters[at + 3];
   return at < parameters.length ? parameters.subarray(at) : undefined;

@@ -9,6 +9,7 @@ import { BLOCK_BYTES, pathOf } from '../unit.js';
 import type { LogicalUnit, Path } from '../unit.js';
 
 const DBD = 0x08;
+/** Of MODE SENSE (10) only. */
 const LLBAA = 0x10;
 const WP = 0x80;
 const DPOFUA = 0x10;
@@ -30,7 +31,7 @@ function modeSense(task: Task, path: Path, headerBytes: number, allocation: numb
     failField(task, (unit.modes.find(cdb[2] & 0x3f, 0xff)?.length ?? 0) > 0 ? 3 : 2);
     return;
   }
-  const long = headerBytes === 8 && (cdb[1] & LLBAA) !== 0;
+  const long = (cdb[1] & LLBAA) !== 0;
   // Without a medium the block descriptor has nothing to say.
   const descriptor =
     (cdb[1] & DBD) !== 0 || !unit.medium.present ? Buffer.alloc(0) : blockDescriptor(unit, long, control);
