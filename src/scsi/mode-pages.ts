@@ -201,7 +201,7 @@ export class ModePages {
     for (const entry of this.pages) {
       const value = record.subarray(at, at + entry.defaults.length);
       at += entry.defaults.length;
-      const change = value.length === entry.defaults.length ? this.check(value) : 0;
+      const change = this.check(value);
       if (typeof change === 'number') {
         log.warn(
           { record: this.key, page: entry.definition.page },

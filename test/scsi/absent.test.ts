@@ -23,6 +23,13 @@ void t.test('INQUIRY says that nothing is there, and has the list of VPD pages a
   t.equal(await ask(7, 0x12, 0, 0, 0, 3, 0), '1 0 7f0006');
   t.equal(await ask(7, 0x12, 0, 0, 0, 0, 0), '1 0 ', 'no allocation length');
   t.equal(await ask(7, 0x12, 1, 0, 1, 0, 0), '1 0 7f00000100');
+  const { b } = served();
+  const task = b.start(b.login(), 7, [0x12, 0, 0, 0, 0, 0]);
+  t.same([task.ends, task.dataIn], [1, []], 'no Data-In at all');
+  t.equal(
+    (await b.run(b.login(), 7, [0x28])).sense?.toString('hex'),
+    '70000500' + '0000000a' + '00000000' + '250000000000',
+  );
   t.equal(await ask(7, 0x12, 1, 0, 0, 4, 0), '1 0 7f000001');
   t.equal(await ask(7, 0x12, 1, 0x83, 1, 0, 0), '1 05/24/00');
   t.equal(await ask(7, 0x12, 0, 0x83, 1, 0, 0), '1 05/24/00', 'a page without EVPD');

@@ -1,6 +1,7 @@
 /** EXTENDED COPY at the bounds of its list and of the units, and what stops it on its way (SPC-4 §6.3, §6.19 to §6.22). */
 import t from 'tap';
 import { MEDIUM } from '../../src/scsi/medium.js';
+import type { MediumResult } from '../../src/scsi/medium.js';
 import { TASK_MANAGEMENT } from '../../src/scsi/port.js';
 import type { Nexus } from '../../src/scsi/nexus.js';
 import { parameters, targetDescriptor, xcopy } from './copies.js';
@@ -23,18 +24,29 @@ async function served(master = new MemoryMedium(8 * 1024 * 1024)) {
     b.slave.bytes.fill(1 + (lba % 251), lba * 512, (lba + 1) * 512);
   for (let at = 0; at < b.slave.capacityBytes; at += 4096) b.slave.mapped.add(at);
   const targets = [await targetDescriptor(b, nexus, 0), await targetDescriptor(b, nexus, 1)];
-  const start = (segments: Segments, lun = 0): TestTask => {
+  const startList = (list: Buffer, lun = 0): TestTask => b.start(nexus, lun, xcopy(list), list);
+  const start = (segments: Segments, lun = 0, id = 7): TestTask => {
     const list = parameters(targets, segments);
-    return b.start(nexus, lun, xcopy(list), list);
+    list[0] = id;
+    return startList(list, lun);
   };
   return {
     ...b,
     nexus,
     targets,
     start,
+    startList,
+    startCommand: (cdb: number[]): TestTask => b.start(nexus, 0, cdb),
     run: b.run,
     copy: async (segments: Segments) => await start(segments).whenEnded(),
   };
+}
+
+/** Never takes a write at once, only in its turn. */
+class Busy extends MemoryMedium {
+  override write(): MediumResult {
+    return MEDIUM.PENDING;
+  }
 }
 
 /** RECEIVE COPY STATUS, or its sense. */
@@ -60,6 +72,15 @@ void t.test('A list may be as long as its limits say, and no longer', async (t) 
   t.equal(await send(Buffer.concat([full], 16 + 4 * 960 + 1)), '05/1a/00');
   t.equal(await send(Buffer.alloc(16)), '', 'no descriptors');
   t.equal(await send(Buffer.alloc(15)), '05/1a/00');
+  const cut = Buffer.concat([
+    parameters([master], []),
+    Buffer.alloc(8),
+    parameters([], [[0, 0, 0, 64, 8]]).subarray(16),
+  ]);
+  cut[48] = 0xe4;
+  cut.writeUInt16BE(40, 2);
+  cut.writeUInt32BE(28, 8);
+  t.equal(await send(cut), '05/1a/00', 'a target descriptor of 8 bytes');
   t.equal(await send(parameters([], [[0, 0, 0, 64, 8]])), UNREACHABLE, 'a segment of no targets');
   t.equal(await send(parameters([master], [[0, 1, 0, 64, 8]])), UNREACHABLE);
   t.equal(await send(parameters([master], [[1, 0, 0, 64, 8]])), UNREACHABLE);
@@ -88,6 +109,7 @@ void t.test(
       const b = await served();
       b.slave.slow = slow;
       const seen = watch(b.slave);
+      const written = watch(b.master);
       t.equal((await b.copy([[1, 0, 8, 4000, 1100], [1, 0, 3000, 13, 7]])).code, ''); // prettier-ignore
       t.ok(
         b.master.bytes.subarray(4000 * 512, 5100 * 512).equals(b.slave.bytes.subarray(8 * 512, 1108 * 512)),
@@ -100,6 +122,8 @@ void t.test(
         told(seen).filter((access) => access.startsWith(`${by} `)),
         [`${by} 8+512`, `${by} 520+512`, `${by} 1032+76`, `${by} 3000+7`],
       );
+      t.equal(told(seen).length, slow ? 8 : 4, 'the memory medium reads later by reading');
+      t.same(told(written), ['write 4000+512', 'write 4512+512', 'write 5024+76', 'write 13+7']);
       t.equal(await status(b, b.nexus), '00000008' + '01' + '0002' + '01' + '00000229', '553 KiB');
       t.equal(await status(b, b.nexus, 7, 5), '0000000801');
       t.equal(await status(b, b.nexus, 8), '05/24/00 2');
@@ -119,6 +143,28 @@ void t.test('A copy under way says so, and a held write goes on in its turn', as
   t.ok(b.master.bytes.subarray(64 * 512, 664 * 512).equals(b.slave.bytes.subarray(8 * 512, 608 * 512)));
 });
 
+void t.test('A copy onto a medium that is always busy waits its turn for each piece', async (t) => {
+  const b = await served(new Busy(8 * 1024 * 1024));
+  t.equal((await b.copy([[1, 0, 8, 64, 1100]])).code, '');
+  t.ok(b.master.bytes.subarray(64 * 512, 1164 * 512).equals(b.slave.bytes.subarray(8 * 512, 1108 * 512)));
+});
+
+void t.test('A run of no blocks, which tells nothing, is read', async (t) => {
+  const b = await served();
+  b.slave.provisioning = () => ({ mapped: false, lengthBytes: 0 });
+  t.equal((await b.copy([[1, 0, 8, 64, 8]])).code, '');
+  t.ok(b.master.bytes.subarray(64 * 512, 72 * 512).equals(b.slave.bytes.subarray(8 * 512, 16 * 512)));
+});
+
+void t.test('A unit that is being sanitized is no destination, whatever the source', async (t) => {
+  const b = await served();
+  b.master.held = true;
+  const erase = b.startCommand([0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]);
+  t.equal((await b.start([[1, 0, 8, 64, 8]], 1).whenEnded()).code, NOT_REACHABLE);
+  b.master.release();
+  t.equal((await erase.whenEnded()).code, '');
+});
+
 void t.test('LIST ID USAGE 11b leaves no result behind, the others do (SPC-4 §6.3.2)', async (t) => {
   const b = await served();
   for (const [usage, kept] of [
@@ -132,6 +178,15 @@ void t.test('LIST ID USAGE 11b leaves no result behind, the others do (SPC-4 §6
     t.equal((await b.run(b.nexus, 0, xcopy(list), list)).code, '');
     t.equal((await status(b, b.nexus, list[0])).startsWith('00000008'), kept);
   }
+  const unnamed = parameters(b.targets, [[1, 0, 0, 0, 8]]);
+  unnamed[0] = 0;
+  b.master.held = true;
+  const zeroth = b.start([[1, 0, 0, 0, 8]], 0, 0);
+  unnamed[1] = 0x18;
+  const beside = b.startList(unnamed);
+  t.notOk(beside.ended, 'beside one under way whose identifier is 0');
+  b.master.release();
+  t.same([(await zeroth.whenEnded()).code, (await beside.whenEnded()).code], ['', '']);
 });
 
 void t.test(
@@ -149,6 +204,13 @@ void t.test(
     t.equal(await named((descriptor) => (descriptor[7] = 7)), UNREACHABLE, 'a part of it');
     t.equal(await named((descriptor) => (descriptor[7] = 9)), UNREACHABLE, 'more than it');
     t.equal(await named((descriptor) => descriptor.fill(0, 8, 28).fill(0, 7, 8)), UNREACHABLE, 'none');
+    const page = (await b.run(b.nexus, 0, [0x12, 1, 0x83, 1, 0, 0])).data;
+    const t10 = (type: number) => (descriptor: Buffer) => {
+      descriptor.set([2, type, 0, 20], 4);
+      page.copy(descriptor, 8, 20, 40);
+    };
+    t.equal(await named(t10(1)), '', 'T10 vendor identification');
+    t.equal(await named(t10(2)), UNREACHABLE, 'the same as another type');
   },
 );
 
@@ -226,6 +288,9 @@ void t.test('Holes are made as far as they go, and a result makes room for the n
   t.same(seen[1], [2000, 28]);
   t.ok(b.master.bytes.subarray(2000 * 512, 2100 * 512).equals(b.slave.bytes.subarray(100 * 512, 200 * 512)));
   t.equal(await status(b, b.nexus), '00000008' + '01' + '0001' + '01' + '00000032');
+  for (let at = 576 * 512; at < 640 * 512; at += 4096) b.slave.mapped.delete(at);
+  t.equal((await b.copy([[1, 0, 64, 1000, 520]])).code, '');
+  t.same(seen.at(-1), [1512, 8], 'nor behind what was read');
   b.master.fail = MEDIUM.FAILED;
   t.equal((await b.copy([[1, 0, 100, 2000, 8], [1, 0, 0, 0, 8]])).code, THIRD_PARTY_FAILURE); // prettier-ignore
   t.equal(await status(b, b.nexus), '00000008' + '02' + '0000' + '01' + '00000000');

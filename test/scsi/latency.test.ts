@@ -38,6 +38,8 @@ void t.test('Buckets go from 8 µs to 8.4 s in powers of two, and each takes wha
     [4194.304, 20],
     [8388.607, 20],
     [8388.608, 21],
+    [16_777.216, 21],
+    [40_000, 21],
     [1e6, 21],
   ]) {
     const latencies = new Latencies();

@@ -125,6 +125,7 @@ void t.test('The bit that may not be changed is named by its byte in the list (S
   t.same(await fault(D_SENSE + CONTROL.slice(0, -2) + '01'), ['05/26/00', 4 + 12 + 11], 'in the second page');
   t.same(await fault('4a01001c' + '01' + '00'.repeat(27)), ['05/26/00', 4 + 4], 'in a subpage');
   t.same(await fault('4a01001c' + '00'.repeat(27) + '01'), ['05/26/00', 4 + 31]);
+  t.same(await fault('0a00'), ['05/26/00', 5], 'a header alone');
   t.same(await fault('4a02001c' + '00'.repeat(28)), ['05/26/00', 4], 'a subpage that there is not');
   t.same(await fault('4a01001b' + '00'.repeat(27)), ['05/26/00', 5], 'of another length');
   t.equal((await b.run(nexus, 0, cdb10(0x28, 0x7fff_ffff, 1))).sense?.[0], 0xf0, 'nothing of it took effect');
@@ -165,6 +166,11 @@ void t.test(
     const values = (await b.run(nexus, 0, sense10(0x3f, 0xff, 3))).data.toString('hex');
     t.match(values, `8a0a${D_SENSE.slice(4)}`, 'PAGE CONTROL: saved');
     t.match(values, '881204', 'the other page is not saved');
+    const defaults = (await b.run(nexus, 0, sense10(0x3f, 0xff, 2))).data.toString('hex');
+    t.match(defaults, '881204');
+    t.equal((await select(b, nexus, D_SENSE)).code, '');
+    t.equal((await b.run(nexus, 0, sense10(0x3f, 0xff, 2))).data.toString('hex'), defaults, 'default values');
+    t.equal((await select(b, nexus, CONTROL)).code, '');
     const after = bench({ state });
     const again = after.login();
     t.same(after.warnings, []);

@@ -64,7 +64,11 @@ void t.test(
     const ofType = async (reportType: number): Promise<Status> =>
       await ask(b, nexus, 0, lbaStatus32({ reportType }));
     t.same(await ofType(2), { condition: 3, restricted: true, runs: [[8, 8, 0]] }, 'REPORT TYPE: mapped');
-    t.same((await ofType(3)).runs.length, 2, 'deallocated');
+    const deallocated = [
+      [0, 8, 1],
+      [16, end - 16, 1],
+    ];
+    for (const type of [1, 3]) t.same((await ofType(type)).runs, deallocated, 'deallocated');
     t.same((await ofType(4)).runs, [], 'anchored');
     const mapped = cdb16(0x9e, 0, 64, 0x12);
     mapped[14] = 2;
@@ -210,8 +214,15 @@ void t.test(
     t.equal(await percent(bench({ master: large })), 75, '64 TiB, of which the first quarter is used');
     t.ok(asked <= 1024, 'a sample');
     const both = bench();
+    let looks = 0;
+    const provisioning = both.master.provisioning.bind(both.master);
+    both.master.provisioning = (...args) => {
+      looks++;
+      return provisioning(...args);
+    };
     const answers = await Promise.all([percent(both), percent(both), percent(both)]);
-    t.same(answers, [100, 100, 100], 'one count for all who wait');
+    t.same(answers, [100, 100, 100]);
+    t.equal(looks, 1, 'one count for all who wait');
   },
 );
 
@@ -231,6 +242,12 @@ void t.test('GET LBA STATUS names the field that is wrong, and the block that is
   const end = b.master.capacityBytes / 512;
   t.equal((await b.run(nexus, 0, lbaStatus32({ lba: end }))).sense?.readUInt32BE(3), end);
   t.same((await ask(b, nexus, 0, lbaStatus32({ lba: end - 1 }))).runs, [[end - 1, 1, 1]], 'the last one');
+  const changes = changeMap([], 5);
+  const other = bench({ changes });
+  const behind = await other.run(other.login(), 0, lbaStatus32({ element: 1, lba: end }));
+  t.same([behind.code, behind.ends], ['05/21/00', 1]);
+  await new Promise(setImmediate);
+  t.same(other.warnings, []);
   const allocated = await b.run(nexus, 0, lbaStatus32({ allocation: 20 }));
   t.same([allocated.data.length, allocated.data.readUInt32BE(0)], [20, 20], 'cut, and its true length told');
 });
@@ -239,14 +256,20 @@ void t.test(
   'GET LBA STATUS: a list has 4,096 runs at most, and a run 2^32-1 blocks (SBC-5 §5.5)',
   async (t) => {
     const striped = new MemoryMedium(1 << 30, { sparse: true });
-    striped.provisioning = (position) => ({ mapped: (position / 4096) % 2 === 1, lengthBytes: 4096 });
+    let looks = 0;
+    striped.provisioning = (position) => {
+      looks++;
+      return { mapped: (position / 4096) % 2 === 1, lengthBytes: 4096 };
+    };
     const b = bench({ master: striped });
     const nexus = b.login();
     const many = await ask(b, nexus, 0, lbaStatus32({ allocation: 1 << 20 }));
     t.same([many.condition, many.runs.length], [1, 4096]);
     t.same([many.runs[0], many.runs[1], many.runs[4095]], [[0, 8, 1], [8, 8, 0], [32_760, 8, 0]]); // prettier-ignore
+    looks = 0;
     const fitting = await ask(b, nexus, 0, lbaStatus32({ allocation: 8 + 16 * 5 + 15 }));
     t.same([fitting.condition, fitting.runs.length], [1, 5]);
+    t.equal(looks, 6, 'no further than there is room');
     const exact = await ask(b, nexus, 0, lbaStatus32({ allocation: 8 + 16 * 5, scan: 40 }));
     t.same([exact.condition, exact.runs.length], [2, 5], 'all that was asked for has room');
 
@@ -359,6 +382,14 @@ void t.test('Changes are asked for in windows of 256 GiB, and only as far as the
     runs: [[WINDOW / 512 - 128, 256, 1]],
   });
   t.equal(asked.length, 3, 'no window more than there is room for');
+  ranges = [];
+  await list({ scan: WINDOW / 512 });
+  t.equal(asked.length, 2, 'nor one behind the end');
+  const late = b.start(nexus, 0, lbaStatus32({ element: 4 }));
+  b.target.detach(nexus, 'connection-lost');
+  asked.length = 0;
+  await late.whenEnded();
+  t.same(asked, [], 'nor one that nobody waits for');
 });
 
 void t.test('A generation that is forgotten while its changes are listed fails the command', async (t) => {

@@ -102,29 +102,49 @@ void t.test('SANITIZE is GOOD when it is durable; with IMMED when it is recorded
 });
 
 void t.test('OVERWRITE keeps to its pace over all passes, BLOCK ERASE needs none', async (t) => {
-  const { run, sense, start, nexus } = served({
+  const { run, start, nexus, sense } = served({
     master: new MemoryMedium(1 << 20),
     sanitizeBytesPerSecond: 8 * 1024 * 1024,
   });
-  const begun = performance.now();
-  const task = start(nexus, 0, sanitize(OVERWRITE, 5), Buffer.from([0x82, 0, 0, 1, PATTERN]));
+  const [now, later] = [performance.now.bind(performance), globalThis.setTimeout];
+  t.teardown(() => {
+    performance.now = now;
+    globalThis.setTimeout = later;
+  });
+  let nowMs = 5000;
+  const waits: number[] = [];
   const progress: number[] = [];
-  while (!task.ended) {
-    const { data } = await run(REQUEST_SENSE);
-    if (data[13] === 0x1b) progress.push(data.readUInt16BE(16));
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-  // 2 MiB, of which the last step of 256 KiB is not waited for.
-  t.ok(performance.now() - begun > 180, 'some 220 ms');
-  t.ok(progress[0] < 16_384 && (progress.at(-1) ?? 0) > 40_000, 'PROGRESS INDICATION over both passes');
+  performance.now = () => nowMs;
+  globalThis.setTimeout = ((step: () => void, waitMs: number) => {
+    waits.push(waitMs);
+    nowMs += waitMs;
+    const { data } = start(nexus, 0, REQUEST_SENSE).outcome();
+    progress.push(data[13] === 0x1b ? data.readUInt16BE(16) : -1);
+    setImmediate(step);
+    return { unref: () => undefined };
+  }) as unknown as typeof setTimeout;
+  const list = Buffer.from([0x82, 0, 0, 1, PATTERN]);
+  t.equal((await run(sanitize(OVERWRITE, list.length), list)).status, 0);
+  // Steps of 256 KiB, twice over 1 MiB.
+  t.same(waits, Array<number>(8).fill(31.25));
   t.same(
     progress,
-    progress.toSorted((a, b) => a - b),
+    [1, 2, 3, 4, 5, 6, 7, 8].map((step) => Math.min(65_535, step * 8192)),
+    'PROGRESS INDICATION, in 65,536ths of both passes',
   );
   t.equal(await sense(), '00/00/00');
-  const erase = performance.now();
   t.equal((await run(sanitize(BLOCK_ERASE))).status, 0);
-  t.ok(performance.now() - erase < 100);
+  t.equal(waits.length, 8);
+});
+
+void t.test('a pass that fails is the last one, whatever could be written after it', async (t) => {
+  const { run, master, overwrite } = served();
+  const write = master.write.bind(master);
+  let writes = 0;
+  master.write = (...args) => (++writes === 3 ? MEDIUM.FAILED : write(...args));
+  t.equal((await overwrite(0)).code, SANITIZE_COMMAND_FAILED);
+  t.same([writes, master.flushes], [3, 0]);
+  t.equal((await run(READ)).code, SANITIZE_COMMAND_FAILED);
 });
 
 void t.test('what is said of a SANITIZE names the unit and its record', async (t) => {

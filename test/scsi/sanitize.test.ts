@@ -98,12 +98,23 @@ void t.test(
   },
 );
 
+void t.test('EXIT FAILURE MODE without a failure is GOOD at once, and records nothing', (t) => {
+  const { start, nexus, state } = served();
+  state.fails = true;
+  const task = start(nexus, 0, sanitize(EXIT_FAILURE_MODE));
+  t.strictSame([task.status, task.ends], [0, 1]);
+  t.end();
+});
+
 void t.test('EXIT FAILURE MODE that cannot be recorded leaves the unit in the failure mode', async (t) => {
   const { run, state, warnings } = await failed(AUSE);
   state.fails = true;
   t.equal((await run(sanitize(EXIT_FAILURE_MODE))).code, '04/44/00');
   t.equal((await run(READ)).code, SANITIZE_COMMAND_FAILED);
-  t.match(warnings.at(-1)?.message, /EXIT FAILURE MODE could not be recorded/);
+  t.match(warnings.at(-1), {
+    fields: { err: Error, unit: 'master' },
+    message: /EXIT FAILURE MODE could not be recorded/,
+  });
   state.fails = false;
   t.equal((await run(sanitize(EXIT_FAILURE_MODE))).status, 0);
 });
@@ -218,7 +229,10 @@ void t.test('an end that cannot be recorded is told, since a restart would begin
   master.release();
   t.equal((await task).status, 0);
   await new Promise(setImmediate);
-  t.match(warnings[0].message, /would be repeated after a restart/);
+  t.match(warnings[0], {
+    fields: { err: Error, unit: 'master' },
+    message: /would be repeated after a restart/,
+  });
   t.equal((await run(READ)).status, 0);
 });
 
@@ -232,6 +246,7 @@ void t.test('of two whose parameter lists come at once the second is refused', a
   first.deliver();
   second.deliver();
   t.equal(second.outcome().code, '02/04/1b');
+  t.equal((second.outcome().sense?.[15] ?? 0) & 0x80, 0x80, 'with its progress');
   t.equal((await first.whenEnded()).status, 0);
 });
 
@@ -242,6 +257,11 @@ void t.test('an aborted SANITIZE goes on, and its task object may serve others',
   const request = { nexus, lunHigh: 0, lunLow: 0, task, function: TASK_MANAGEMENT.ABORT_TASK };
   await new Promise<void>((resolve) => target.manage(request, () => resolve()));
   const { ends } = task;
+  // MODE SELECT, which waits for its list.
+  task.aborted = false;
+  task.withheld = true;
+  task.cdb.set([0x15, 0x10, 0, 0, 12, 0, 0, 0, 0, 0]);
+  target.submit(task);
   t.equal((await run(TEST_UNIT_READY)).code, '02/04/1b');
   master.release();
   while ((await run(TEST_UNIT_READY)).code === '02/04/1b') await new Promise(setImmediate);

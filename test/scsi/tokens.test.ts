@@ -3,7 +3,7 @@ import t from 'tap';
 import { MEDIUM } from '../../src/scsi/medium.js';
 import type { Nexus } from '../../src/scsi/nexus.js';
 import { populate, ranges, tokenCdb, writing } from './copies.js';
-import { bench, cdb10, fieldOf, MemoryMedium } from './support.js';
+import { BOTH, bench, cdb10, fieldOf, MemoryMedium } from './support.js';
 import type { Bench, Outcome, TestTask } from './support.js';
 
 const [POPULATE, WRITE] = [0x10, 0x11];
@@ -95,6 +95,8 @@ void t.test('RECEIVE ROD TOKEN INFORMATION: how the last of an identifier went (
   t.equal(await hex(), answer('11', '01', 5, 2) + '00000000');
   t.equal((await write(b, nexus, token, [[100, 8]])).code, '');
   t.equal(await hex(), answer('11', '03', 7, 2) + '00000000', 'with partial ROD token usage');
+  t.equal((await write(b, nexus, token, [[100, 4]], 3)).code, '');
+  t.equal(await hex(), answer('11', '01', 4, 1) + '00000000', 'the first range is passed over');
   b.master.held = true;
   const task = start(b, nexus, token, [[100, 8]]);
   await turns(2);
@@ -129,12 +131,37 @@ void t.test(
     const far = populating([[0, 8]]);
     far.writeUInt32BE(1, 16);
     t.equal((await ask(b, nexus, 0, far)).code, '05/21/00', 'LBA 2^32');
+    const odd = populating([[0, 8], [8, 8]]); // prettier-ignore
+    odd.writeUInt16BE(24, 14);
+    t.equal((await ask(b, nexus, 0, odd)).code, '05/26/00', 'a range and a half');
     const cut = populating([[0, 8]]);
     t.equal(
       (await b.run(nexus, 0, tokenCdb(POPULATE, 5, 31), cut)).code,
       '05/26/00',
       'of which a byte is missing',
     );
+  },
+);
+
+void t.test(
+  'Each list identifier has its own result, and none of them is one of EXTENDED COPY',
+  async (t) => {
+    const b = bench();
+    const nexus = b.login();
+    const list = (blocks: number): Buffer => populating([[0, blocks]]);
+    for (const [id, blocks] of [
+      [1, 3],
+      [0xff, 5],
+      [0xffff_ffff, 7],
+    ] as const)
+      t.equal((await b.run(nexus, 0, tokenCdb(POPULATE, id, 32), list(blocks))).code, '');
+    const blocksOf = async (id: number): Promise<number> =>
+      (await information(b, nexus, id)).data.readUInt32BE(20);
+    t.same([await blocksOf(1), await blocksOf(0xff)], [3, 5]);
+    for (const id of [1, 0xff]) {
+      const status = await b.run(nexus, 0, [0x84, 0, id, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+      t.equal(status.code, '05/24/00');
+    }
   },
 );
 
@@ -208,6 +235,15 @@ void t.test(
     const list = writing(token, []);
     const none = await b.run(nexus, 0, tokenCdb(WRITE, LIST_ID, list.length), list);
     t.same([none.code, fieldOf(none)], ['05/26/00', 534], 'without a range');
+    const long = writing(token, [[64, 8]]);
+    t.equal(
+      (await b.run(nexus, 0, tokenCdb(WRITE, LIST_ID, 535), long)).code,
+      '05/1a/00',
+      'as much as the CDB says',
+    );
+    const sparse = b.login('iqn.2024-01.org.example:sparse', { luns: [{ ...BOTH[0], lun: 3 }] });
+    const bySparse = await b.run(sparse, 3, tokenCdb(WRITE, LIST_ID, long.length), long);
+    t.equal(bySparse.code, '', 'whose LUNs have gaps');
     const two = await write(b, nexus, zeroToken(), [[0, 8], [4, 8]]); // prettier-ignore
     t.same([two.code, fieldOf(two)], ['05/26/00', 552], 'ranges that overlap');
     t.equal((await write(b, nexus, zeroToken(), [[0, 8]], 1000)).code, '', 'zeros have no end');

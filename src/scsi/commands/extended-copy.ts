@@ -127,7 +127,7 @@ function resolve({ nexus }: Path, descriptor: Buffer): Path | undefined {
     const { identity } = path.unit;
     if (type === 3) return designator.equals(identity.naa);
     if (type === 0xa) return designator.equals(Buffer.concat([Buffer.from([0x10, 0]), identity.uuid]));
-    if (type !== 1 || designator.length < 20) return false;
+    if (type !== 1) return false;
     const t10 = Buffer.alloc(20);
     putAscii(t10, 0, 8, VENDOR);
     putAscii(t10, 8, 12, identity.serial);

@@ -263,7 +263,7 @@ export function sanitizeOverwrite(task: Task, path: Path): void {
       failParameter(task, 0);
       return;
     }
-    if (patternBytes === 0 || patternBytes > BLOCK_BYTES || patternBytes + 4 > bytes) {
+    if (patternBytes === 0 || patternBytes + 4 > bytes) {
       failParameter(task, 2);
       return;
     }

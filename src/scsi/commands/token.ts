@@ -129,7 +129,7 @@ export function writeUsingToken(task: Task, path: Path): void {
       fail(task, SENSE.INVALID_TOKEN_OPERATION_TOKEN_UNKNOWN);
     else if (rod !== undefined && getU64(list, 8) >= rod.blocks) failParameter(task, 8);
     else {
-      if (rod !== undefined && (list[2] & DEL_TKN) !== 0) tokens.delete(token);
+      if ((list[2] & DEL_TKN) !== 0) tokens.delete(token);
       run(task, path, ranges, rod, getU64(list, 8));
     }
   });
