@@ -16,8 +16,7 @@ export function executeAbsent(task: Task, lunZero: boolean): void {
     if ((cdb[1] & 0x01) === 0 && cdb[2] === 0)
       answer(task, standardInquiry(task.nexus, undefined), getU16(cdb, 3));
     // Page 00h alone, so that a prober learns that there is nothing more.
-    else if (cdb[2] === 0)
-      answer(task, Buffer.from([ABSENT_PERIPHERAL, 0, 0, 1, 0]), getU16(cdb, 3));
+    else if (cdb[2] === 0) answer(task, Buffer.from([ABSENT_PERIPHERAL, 0, 0, 1, 0]), getU16(cdb, 3));
     else refuse(task, SENSE.INVALID_FIELD_IN_CDB);
   } else if (cdb[0] === REQUEST_SENSE) {
     answer(task, senseData(SENSE.LOGICAL_UNIT_NOT_SUPPORTED, (cdb[1] & 0x01) !== 0), cdb[4]);

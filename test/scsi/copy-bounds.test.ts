@@ -288,8 +288,8 @@ void t.test('Holes are made as far as they go, and a result makes room for the n
   t.same(seen[1], [2000, 28]);
   t.ok(b.master.bytes.subarray(2000 * 512, 2100 * 512).equals(b.slave.bytes.subarray(100 * 512, 200 * 512)));
   t.equal(await status(b, b.nexus), '00000008' + '01' + '0001' + '01' + '00000032');
-  for (let at = 576 * 512; at < 640 * 512; at += 4096) b.slave.mapped.delete(at);
-  t.equal((await b.copy([[1, 0, 64, 1000, 520]])).code, '');
+  for (let at = 640 * 512; at < 704 * 512; at += 4096) b.slave.mapped.delete(at);
+  t.equal((await b.copy([[1, 0, 128, 1000, 520]])).code, '');
   t.same(seen.at(-1), [1512, 8], 'nor behind what was read');
   b.master.fail = MEDIUM.FAILED;
   t.equal((await b.copy([[1, 0, 100, 2000, 8], [1, 0, 0, 0, 8]])).code, THIRD_PARTY_FAILURE); // prettier-ignore
