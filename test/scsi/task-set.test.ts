@@ -83,6 +83,15 @@ void t.test(
   },
 );
 
+void t.test('A HEAD OF QUEUE task that ends beside an ORDERED one lets no younger one start', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  const [, younger, head] = [ORDERED, SIMPLE, HEAD_OF_QUEUE].map((attribute) => write(b, a, attribute));
+  head.deliver();
+  t.equal((await head.whenEnded()).status, 0);
+  t.same(started([younger]), [false]);
+});
+
 void t.test('A task that waited is checked when it starts, not before', async (t) => {
   const b = bench();
   const [a, other] = [b.login(A), b.login(B)];
