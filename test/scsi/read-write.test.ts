@@ -208,3 +208,14 @@ void t.test(
     }
   },
 );
+
+void t.test('A WRITE that is aborted during its flush ends once, when that is over', async (t) => {
+  const b = bench();
+  b.master.holdFlush = true;
+  const nexus = b.login();
+  const task = b.start(nexus, 0, cdb10(WRITE_10, 0, 8, FUA), Buffer.alloc(4096));
+  b.target.detach(nexus, 'connection-lost');
+  t.notOk(task.ended);
+  b.master.release();
+  t.same([task.status, task.ends], [STATUS.TASK_ABORTED, 1]);
+});
