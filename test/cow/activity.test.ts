@@ -1,12 +1,13 @@
 /** The activity log: nobody writes in place before a durable list names the extent, and few lists do for many writes. */
 import t from 'tap';
 import { seal, writeU64 } from '../../src/cow/bytes.js';
-import { readActivityLog } from '../../src/cow/activity-log.js';
+import { ActivityLog, readActivityLog } from '../../src/cow/activity-log.js';
 import { listChanges } from '../../src/cow/changes.js';
 import { Engine } from '../../src/cow/engine.js';
 import { PAGE_COVERS_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
+import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
 import type { StoreDone } from '../../src/cow/store.js';
 import { MemoryStore } from './stores.js';
@@ -211,4 +212,75 @@ void t.test('Who goes on where a list ended has the rest of the page listed, and
   await write(engine, 2 * PAGE_COVERS_BYTES + 2 * extent);
   t.same(active(), [0xff, 0xff, 0b1100, 0x80, 0xff, 0xff], 'not where it is no going on');
   await engine.close();
+});
+
+void t.test('A list byte by byte, where its two copies go, and which one is believed', async (t) => {
+  const store = new MemoryStore(16 << 20);
+  store.recording = false;
+  await initStore(store);
+  const superblock = readSuperblock(store);
+  superblock.generation = 9;
+  const { activityOffset, activitySlotBytes } = superblock;
+  t.same(readActivityLog(store, superblock), { sequence: 0, entries: [] });
+  const log = new ActivityLog(superblock, 6);
+  log.add(3, 0b101);
+  log.add(7, 1);
+  log.add(3, 0b10);
+  t.equal(log.activeExtents(3), 0, 'not yet durable');
+  const odd = log.encode();
+  t.equal(odd.bytes.toString('latin1', 0, 8), 'CLDDACTV');
+  t.equal(odd.bytes.readUInt32LE(12), 2);
+  t.equal(odd.bytes.toString('hex', 64), '030000000900000007000000' + '070000000900000001000000');
+  t.same(
+    odd.positions,
+    [2, 3].map((slot) => activityOffset + slot * activitySlotBytes),
+  );
+  log.settle();
+  t.same([log.activeExtents(3), log.activeExtents(7), log.activeExtents(5)], [7, 1, 0]);
+  log.retire((page) => page === 7);
+  t.same([log.activeExtents(3), log.activeExtents(7)], [0, 1]);
+  t.same(log.entries, [{ page: 7, generation: 9, extents: 1, durable: 1 }]);
+  const even = log.encode();
+  t.same(
+    even.positions,
+    [0, 1].map((slot) => activityOffset + slot * activitySlotBytes),
+  );
+  const lists = { 7: odd, 8: even };
+  for (const [copies, expected] of [
+    [[odd.positions[0]], 7],
+    [[odd.positions[1]], 7],
+    [[...odd.positions, even.positions[1]], 8],
+    [[even.positions[0], odd.positions[1]], 8],
+  ] as const) {
+    for (let slot = 0; slot < 4; slot++)
+      store.apply(activityOffset + slot * activitySlotBytes, Buffer.alloc(activitySlotBytes));
+    for (const position of copies)
+      store.apply(position, even.positions.includes(position) ? even.bytes : odd.bytes);
+    const { sequence, entries } = readActivityLog(store, superblock);
+    t.equal(sequence, expected);
+    t.equal(entries.length, lists[expected].bytes.readUInt32LE(12));
+  }
+});
+
+void t.test('A list may fill its slot to the last entry, and not more', async (t) => {
+  const store = new MemoryStore(16 << 20);
+  store.recording = false;
+  await initStore(store);
+  const superblock = readSuperblock(store);
+  const log = new ActivityLog(superblock, 1);
+  const most = Math.floor((superblock.activitySlotBytes - 64) / 12);
+  t.equal(log.capacity, most);
+  for (let page = 0; page < most; page++) {
+    if (!log.hasRoom(1)) t.fail(`there is no room for entry ${page}`);
+    log.add(page, 1);
+  }
+  t.ok(log.hasRoom(0));
+  t.notOk(log.hasRoom(1));
+  const { bytes, positions } = log.encode();
+  store.apply(positions[0], bytes);
+  t.equal(readActivityLog(store, superblock).entries.length, most);
+  // A slot whose last byte is an entry's, too.
+  const exact = { ...superblock, activitySlotBytes: bytes.length };
+  store.apply(exact.activityOffset, bytes);
+  t.equal(readActivityLog(store, exact).entries.length, most);
 });

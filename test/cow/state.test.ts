@@ -1,8 +1,12 @@
 /** The state area: what initiators rely on lies in two twins, and a cut leaves each record old or new. */
 import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
-import { STATE_VALUE_BYTES_MAX } from '../../src/cow/format.js';
+import { HEADER_BYTES, STATE_TWIN_BYTES, STATE_VALUE_BYTES_MAX } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
+import { readSuperblock } from '../../src/cow/recovery.js';
+import { StateArea, encodeState, readStateTwin } from '../../src/cow/state-area.js';
+import { seal } from '../../src/cow/bytes.js';
+import type { Superblock } from '../../src/cow/superblock.js';
 import { Durable, survivors } from './powercut.js';
 import { Chance, HoldingStore, MemoryStore } from './stores.js';
 
@@ -119,4 +123,69 @@ void t.test('Deleting, replacing, and what does not fit', async (t) => {
   await save(engine, 'large', most);
   engine.core.failure = new Error('killed');
   t.ok((await Engine.open(store)).state.load('large')?.equals(most), 'as much as may be is kept');
+});
+
+async function blank(): Promise<{ store: MemoryStore; superblock: Superblock }> {
+  const store = new MemoryStore(PARTITION_BYTES);
+  store.recording = false;
+  await initStore(store);
+  return { store, superblock: readSuperblock(store) };
+}
+
+void t.test('A twin is what docs/format.md says, to its last byte, and nothing else is one', async (t) => {
+  const { store, superblock } = await blank();
+  const { stateOffset, uuid } = superblock;
+  const records = new Map([
+    ['key', Buffer.from('value')],
+    ['', Buffer.alloc(0)],
+  ]);
+  const bytes = encodeState({ sequence: 7, records }, uuid);
+  t.equal(bytes.toString('latin1', 0, 8), 'CLDDSTAT');
+  t.equal(bytes.toString('latin1', HEADER_BYTES), '\x03\0\x05\0\0\0keyvalue\0\0\0\0\0\0');
+  const second = stateOffset + STATE_TWIN_BYTES;
+  store.apply(second, bytes);
+  t.same(readStateTwin(store, superblock, 1), { sequence: 7, records });
+  const full = new Map([['k', Buffer.alloc(STATE_TWIN_BYTES - HEADER_BYTES - 7, 1)]]);
+  store.apply(second, encodeState({ sequence: 8, records: full }, uuid));
+  t.equal(readStateTwin(store, superblock, 1)?.records.get('k')?.length, full.get('k')?.length);
+  for (const length of [0, HEADER_BYTES - 1, STATE_TWIN_BYTES + 1, 2 ** 32 - 1]) {
+    const damaged = Buffer.from(bytes);
+    damaged.writeUInt32LE(length, 12);
+    // As sealed as it can be: a header that is cut short.
+    if (length >= 12 && length < HEADER_BYTES) seal(damaged, 'CLDDSTAT', uuid, length);
+    store.apply(second, damaged);
+    t.equal(readStateTwin(store, superblock, 1), undefined, `${length} bytes`);
+  }
+  bytes.fill(255, 32, 40);
+  seal(bytes, 'CLDDSTAT', uuid);
+  store.apply(second, bytes);
+  t.equal(readStateTwin(store, superblock, 1), undefined, 'its successor could not be written');
+});
+
+void t.test('Only a twin that is stale is made level, once; a save writes both', async (t) => {
+  const { superblock } = await blank();
+  for (const stale of [undefined, 0, 1]) {
+    const positions: number[] = [];
+    const syncs: string[] = [];
+    const host = {
+      superblock,
+      writeMetadata: (_: Buffer, position: number): void => void positions.push(position),
+      sync: (what: string): Promise<void> => Promise.resolve(void syncs.push(what)),
+    };
+    const area = new StateArea(host, { sequence: 3, records: new Map() }, stale);
+    for (let turn = 0; turn < 2; turn++) await area.makeLevel();
+    const { stateOffset } = superblock;
+    t.same(positions, stale === undefined ? [] : [stateOffset + stale * STATE_TWIN_BYTES]);
+    await new Promise<void>((resolve) => area.save('key', Buffer.alloc(1), () => resolve()));
+    t.same(positions.slice(-2), [stateOffset, stateOffset + STATE_TWIN_BYTES]);
+    t.same(
+      syncs,
+      positions.map(() => 'state'),
+    );
+    const most = STATE_VALUE_BYTES_MAX - (6 + 'key'.length);
+    const saved = (bytes: number): Promise<Error | undefined> =>
+      new Promise((resolve) => area.save('key', Buffer.alloc(bytes), resolve));
+    t.equal(await saved(most), undefined, 'as much as fits');
+    t.match(await saved(most + 1), { code: 'STATE_FULL' });
+  }
 });

@@ -4,7 +4,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { FileStore, createFile, resizeFile } from '../../src/cow/store.js';
+import { FileStore, createFile, readCopies, resizeFile } from '../../src/cow/store.js';
 
 const MIB = 2 ** 20;
 const folder = mkdtempSync(join(tmpdir(), 'cldd-store-'));
@@ -117,4 +117,55 @@ void t.test('A file may grow to a size, a device can only have it', async (t) =>
   t.throws(() => resizeFile(store, path, 3 * MIB), mismatch(3 * MIB));
   t.equal(store.sizeBytes, 2 * MIB);
   await store.close();
+});
+
+void t.test(
+  'A block device is held alone by who writes, and has the size that the kernel says',
+  async (t) => {
+    const { fstatSync, openSync, readFileSync } = fs;
+    for (const mode of ['read', 'write'] as const) {
+      const flags: unknown[] = [];
+      const asked: unknown[] = [];
+      const before = descriptors();
+      const doubles = {
+        fstatSync: (fd: number) => {
+          const stat = fstatSync(fd);
+          // Minor 300 of major 259.
+          const rdev = (1 << 20) | (259 << 8) | 44;
+          return Object.assign(stat, { rdev, isFile: () => false, isBlockDevice: () => true });
+        },
+        openSync: (file: string, flag: number) => {
+          flags.push(flag);
+          return openSync(file, flag);
+        },
+        readFileSync: (file: string, encoding: 'utf8') => {
+          if (!file.startsWith('/sys/')) return readFileSync(file, encoding);
+          asked.push(file);
+          return '2048\n';
+        },
+      } as unknown as Partial<typeof fs>;
+      const store = during(doubles, () => FileStore.open(path, mode));
+      t.equal(store.isBlockDevice, true);
+      t.equal(store.sizeBytes, MIB);
+      t.same(asked, ['/sys/dev/block/259:300/size']);
+      t.same(
+        flags,
+        mode === 'read'
+          ? [constants.O_RDONLY]
+          : [constants.O_RDWR, constants.O_RDWR | constants.O_EXCL, constants.O_RDWR | constants.O_DSYNC],
+      );
+      await store.close();
+      t.same(descriptors(), before, 'nothing stays open');
+    }
+  },
+);
+
+void t.test('Of several copies those that can be read count; if none can, the first error is told', (t) => {
+  const fails = (what: string) => (): never => {
+    throw new Error(what);
+  };
+  t.same(readCopies([() => 1, fails('one')]), [1, undefined]);
+  t.same(readCopies([fails('one'), () => undefined]), [undefined, undefined]);
+  t.throws(() => readCopies([fails('one'), fails('two')]), { message: 'one' });
+  t.end();
 });
