@@ -101,28 +101,35 @@ void t.test('SANITIZE is GOOD when it is durable; with IMMED when it is recorded
   t.equal((await run(READ)).code, SANITIZE_COMMAND_FAILED);
 });
 
-void t.test('OVERWRITE keeps to its pace over all passes, BLOCK ERASE needs none', async (t) => {
-  const { run, start, nexus, sense } = served({
-    master: new MemoryMedium(1 << 20),
-    sanitizeBytesPerSecond: 8 * 1024 * 1024,
-  });
+/** A clock that goes on only while somebody waits; `onWait` hears for how long. */
+function ownClock(t: { teardown: (back: () => void) => void }, onWait: (waitMs: number) => void): void {
   const [now, later] = [performance.now.bind(performance), globalThis.setTimeout];
   t.teardown(() => {
     performance.now = now;
     globalThis.setTimeout = later;
   });
   let nowMs = 5000;
-  const waits: number[] = [];
-  const progress: number[] = [];
   performance.now = () => nowMs;
   globalThis.setTimeout = ((step: () => void, waitMs: number) => {
-    waits.push(waitMs);
     nowMs += waitMs;
-    const { data } = start(nexus, 0, REQUEST_SENSE).outcome();
-    progress.push(data[13] === 0x1b ? data.readUInt16BE(16) : -1);
+    onWait(waitMs);
     setImmediate(step);
     return { unref: () => undefined };
   }) as unknown as typeof setTimeout;
+}
+
+void t.test('OVERWRITE keeps to its pace over all passes, BLOCK ERASE needs none', async (t) => {
+  const { run, start, nexus, sense } = served({
+    master: new MemoryMedium(1 << 20),
+    sanitizeBytesPerSecond: 8 * 1024 * 1024,
+  });
+  const waits: number[] = [];
+  const progress: number[] = [];
+  ownClock(t, (waitMs) => {
+    waits.push(waitMs);
+    const { data } = start(nexus, 0, REQUEST_SENSE).outcome();
+    progress.push(data[13] === 0x1b ? data.readUInt16BE(16) : -1);
+  });
   const list = Buffer.from([0x82, 0, 0, 1, PATTERN]);
   t.equal((await run(sanitize(OVERWRITE, list.length), list)).status, 0);
   // Steps of 256 KiB, twice over 1 MiB.
@@ -135,6 +142,14 @@ void t.test('OVERWRITE keeps to its pace over all passes, BLOCK ERASE needs none
   t.equal(await sense(), '00/00/00');
   t.equal((await run(sanitize(BLOCK_ERASE))).status, 0);
   t.equal(waits.length, 8);
+});
+
+void t.test('OVERWRITE goes at 64 MiB/s if nobody says otherwise', async (t) => {
+  const { overwrite } = served({ master: new MemoryMedium(1 << 20), paced: true });
+  const waits: number[] = [];
+  ownClock(t, (waitMs) => waits.push(waitMs));
+  t.equal((await overwrite(0)).status, 0);
+  t.same(waits, Array<number>(4).fill(1000 / 256));
 });
 
 void t.test('a pass that fails is the last one, whatever could be written after it', async (t) => {

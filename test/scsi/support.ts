@@ -347,6 +347,8 @@ export function bench(
     state?: MemoryState;
     master?: MemoryMedium;
     slave?: MemoryMedium;
+    /** SANITIZE at its usual pace, and not as fast as can be. */
+    paced?: boolean;
   } = {},
 ): Bench {
   const master = options.master ?? new MemoryMedium(8 * 1024 * 1024);
@@ -359,7 +361,7 @@ export function bench(
     name: 'iqn.2024-01.org.example:disk',
     uuid: '4f9a2c1e-0000-4000-8000-000000000001',
     portalGroupTags: [1, 2],
-    sanitizeBytesPerSecond: 1e12,
+    ...(options.paced === true ? {} : { sanitizeBytesPerSecond: 1e12 }),
     control: {
       load: (_nexus, done) => {
         slave.present = true;

@@ -204,26 +204,90 @@ void t.test(
   },
 );
 
-void t.test(
-  'A nexus that is loading the slave and goes is not the one that the next load spares',
-  async (t) => {
-    const pending: (() => void)[] = [];
-    const b = bench({
-      control: { load: (_nexus, done) => void pending.push(done), eject: (_nexus, done) => done() },
-    });
-    const a = b.login(A);
-    b.slave.present = false;
-    b.target.mediumRemoved();
-    const load = b.start(a, 1, [0x1b, 0, 0, 0, 3, 0]);
-    t.equal(pending.length, 1);
-    b.target.changeAccess(a, [BOTH[0]]);
-    b.target.changeAccess(a, BOTH);
+/** A target whose slave is out and is being loaded by A; `loaded` tells that it is in. */
+function loading() {
+  const pending: (() => void)[] = [];
+  const b = bench({
+    control: { load: (_nexus, done) => void pending.push(done), eject: (_nexus, done) => done() },
+  });
+  const [a, other] = [b.login(A), b.login(B)];
+  b.slave.present = false;
+  b.target.mediumRemoved();
+  const load = b.start(a, 1, [0x1b, 0, 0, 0, 3, 0]);
+  const loaded = async (): Promise<void> => {
     b.slave.present = true;
     b.slave.generation++;
     b.target.mediumLoaded();
     for (const done of pending) done();
     await load.whenEnded();
+  };
+  return { ...b, b, a, other, loaded };
+}
+
+void t.test(
+  'A nexus that is loading the slave and goes is not the one that the next load spares',
+  async (t) => {
+    const { b, a, loaded } = loading();
+    b.target.changeAccess(a, [BOTH[0]]);
+    b.target.changeAccess(a, BOTH);
+    await loaded();
     const heard = [await ready(b, a, 1), await ready(b, a, 1)];
     t.ok(heard.includes('06/28/00'), 'its command was lost, so it does not know');
   },
 );
+
+void t.test('Who is loading the slave is spared, whoever else goes meanwhile', async (t) => {
+  const { b, a, other, loaded } = loading();
+  b.target.detach(other, 'logout');
+  await loaded();
+  t.equal(await ready(b, a, 1), '');
+});
+
+void t.test('Of the nexuses that have ended the last 256 hear so when they are back', async (t) => {
+  const b = bench();
+  const name = (n: number): string => `${A}${n}`;
+  for (let n = 0; n < 256; n++) b.target.detach(b.login(name(n)), 'logout');
+  t.equal(await ready(b, b.login(name(0), { fresh: true })), '06/29/07');
+  b.target.detach(b.login(name(256)), 'logout');
+  t.equal(await ready(b, b.login(name(0), { fresh: true })), '06/29/00', 'one too many');
+  t.equal(await ready(b, b.login(name(1), { fresh: true })), '06/29/07');
+});
+
+void t.test('A nexus whose LUNs do not begin at 0 ends as any other', (t) => {
+  const b = bench();
+  const a = b.login(A, { luns: [{ lun: 5, unit: 'slave', readOnly: true }] });
+  const unit = a.paths[5]?.unit;
+  t.equal(unit?.paths.size, 1);
+  b.target.detach(a, 'logout');
+  t.equal(unit?.paths.size, 0);
+  t.end();
+});
+
+void t.test("What is heard of the master, or of no medium, is not heard of the slave's", async (t) => {
+  const b = bench();
+  const a = b.login(A, { fresh: true });
+  t.equal(await ready(b, a, 0), '06/29/00');
+  b.target.detach(a, 'connection-lost');
+  const again = b.login(A, { fresh: true });
+  b.slave.present = false;
+  b.target.mediumRemoved();
+  t.equal(await ready(b, again, 1), '06/29/00', 'nothing is in');
+  b.target.detach(again, 'connection-lost');
+  b.slave.present = true;
+  b.target.mediumLoaded();
+  t.equal(await ready(b, b.login(A, { fresh: true }), 1), '06/29/00', 'it has never seen one');
+});
+
+void t.test('Who was away knows of a new medium if it was told of that, not of something else', async (t) => {
+  const b = bench();
+  const a = b.login(A);
+  b.target.capacityChanged();
+  b.slave.generation++;
+  b.target.mediumLoaded();
+  t.equal(await ready(b, a, 1), '06/2a/09');
+  b.target.detach(a, 'connection-lost');
+  const again = b.login(A, { fresh: true });
+  t.equal(await ready(b, again, 1), '06/28/00');
+  b.target.detach(again, 'connection-lost');
+  t.equal(await ready(b, b.login(A, { fresh: true }), 1), '');
+});

@@ -345,11 +345,38 @@ void t.test(
   },
 );
 
+void t.test(
+  'A read in several pieces that is aborted is over with the last one, and sends none',
+  async (t) => {
+    const b = bench();
+    const a = b.login(A);
+    b.slave.slow = true;
+    const reads: (() => void)[] = [];
+    b.slave.readAsync = (_position, _buffer, _offset, _length, done) =>
+      void reads.push(() => done(MEDIUM.OK));
+    const task = b.start(a, 1, cdb10(0x28, 0, 3), undefined, (given) => (given.chunkBytes = 512));
+    const answer = ask(b, a, TMF.ABORT_TASK, { lun: 1, task });
+    t.equal(reads.length, 3);
+    for (const [index, read] of reads.entries()) {
+      t.same([task.ends, answer.times], [0, 0], `${index} of 3`);
+      read();
+    }
+    await turns(1);
+    t.same([task.status, task.ends, task.dataIn.length], [TASK_ABORTED, 1, 0]);
+    t.same(answer, { response: RESPONSE.FUNCTION_COMPLETE, times: 1 });
+  },
+);
+
 void t.test('Two functions that wait for the same task are both answered, each once', async (t) => {
   const b = bench();
   const [a, other] = [b.login(A), b.login(B)];
   b.master.held = true;
   const task = b.start(a, 0, cdb10(0x2a, 0, 1), Buffer.alloc(512));
+  let discards = 0;
+  task.discard = () => {
+    task.aborted = true;
+    discards++;
+  };
   const answers = [ask(b, a, TMF.ABORT_TASK_SET), ask(b, other, TMF.CLEAR_TASK_SET)];
   const idle = ask(b, other, TMF.ABORT_TASK_SET);
   t.equal(idle.times, 1, 'who has none waits for none');
@@ -361,7 +388,7 @@ void t.test('Two functions that wait for the same task are both answered, each o
   b.master.release();
   await turns(2);
   t.same(answers, Array(2).fill({ response: RESPONSE.FUNCTION_COMPLETE, times: 1 }));
-  t.same([task.ends, apart.aborted], [1, false]);
+  t.same([discards, task.ends, apart.aborted], [1, 1, false]);
 });
 
 void t.test('A device that fails a command is told with its place, and counted (SBC-5 §4.18)', async (t) => {
