@@ -283,4 +283,12 @@ void t.test('A list may fill its slot to the last entry, and not more', async (t
   const exact = { ...superblock, activitySlotBytes: bytes.length };
   store.apply(exact.activityOffset, bytes);
   t.equal(readActivityLog(store, exact).entries.length, most);
+  // As sealed as it can be, in both copies: a list that says it is longer than its slot.
+  const slot = Buffer.alloc(superblock.activitySlotBytes);
+  slot.writeUInt32LE(most + 1, 12);
+  slot[32] = 9;
+  seal(slot, 'CLDDACTV', superblock.uuid);
+  for (let copy = 0; copy < 4; copy++)
+    store.apply(superblock.activityOffset + copy * superblock.activitySlotBytes, slot);
+  t.same(readActivityLog(store, superblock), { sequence: 0, entries: [] });
 });

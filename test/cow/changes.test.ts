@@ -85,9 +85,13 @@ void t.test('A segment that came later is new as a whole, for generations before
   await engine.disable();
   store.sizeBytes += 80 * MIB;
   await growEngine(engine);
-  await engine.enable();
+  // And one behind it, so that no unit of its last page is taken for one of the next segment.
+  store.sizeBytes += 24 * MIB;
+  await growEngine(engine);
   const { capacityBytes, segments } = engine.core;
   const [, added] = segments;
+  t.equal(segments.length, 3);
+  await engine.enable();
   t.equal(added.masterOffset, before);
   t.equal(added.generation, 1);
   t.ok(added.pages > 1, 'of more than one page');

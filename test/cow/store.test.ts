@@ -169,3 +169,100 @@ void t.test('Of several copies those that can be read count; if none can, the fi
   t.throws(() => readCopies([fails('one'), fails('two')]), { message: 'one' });
   t.end();
 });
+
+void t.test('A transfer that did less than it was asked to goes on where it ended', async (t) => {
+  const { readSync, writeSync, read, write } = fs;
+  const real = { readSync, writeSync, read, write };
+  const store = FileStore.open(path, 'write');
+  const most = 100;
+  const data = Buffer.from(Array.from({ length: 350 }, (_, index) => index % 251));
+  const place = 5000;
+  type Answer = (error: Error | null, count?: number) => void;
+  /** Each call transfers up to `most` bytes, until `calls` have been made; then it says `last`. */
+  const limited = (calls: number, last: Error | 0): Partial<typeof fs> => {
+    let made = 0;
+    const atOnce =
+      (call: typeof fs.readSync) =>
+      (fd: number, bytes: Buffer, offset: number, length: number, position: number): number => {
+        if (made++ < calls) return call(fd, bytes, offset, Math.min(length, most), position);
+        if (last === 0) return 0;
+        throw last;
+      };
+    const later =
+      (call: typeof fs.readSync) =>
+      (fd: number, bytes: Buffer, offset: number, length: number, position: number, done: Answer): void => {
+        if (made++ < calls) {
+          const count = call(fd, bytes, offset, Math.min(length, most), position);
+          setImmediate(done, null, count);
+        } else if (last === 0) setImmediate(done, null, 0);
+        else setImmediate(done, last);
+      };
+    const writes = real.writeSync as typeof fs.readSync;
+    const doubles = {
+      readSync: atOnce(real.readSync),
+      writeSync: atOnce(writes),
+      read: later(real.readSync),
+      write: later(writes),
+    };
+    return doubles as unknown as Partial<typeof fs>;
+  };
+  const shown = Buffer.alloc(400);
+  const waited = (start: (done: (error: Error | null) => void) => void): Promise<void> =>
+    new Promise((resolve, reject) => start((error) => (error === null ? resolve() : reject(error))));
+  const ways: Record<string, () => Promise<void> | undefined> = {
+    readSync: () => {
+      store.readSync(shown, 20, data.length, place);
+      return undefined;
+    },
+    read: () => waited((done) => store.read(shown, 20, data.length, place, done)),
+    writeSync: () => {
+      store.writeSync(shown, 20, data.length, place);
+      return undefined;
+    },
+    writeDurablyAtOnce: () => {
+      store.writeDurablyAtOnce(data, place);
+      return undefined;
+    },
+    writeDurably: () => waited((done) => store.writeDurably(data, place, done)),
+  };
+  const run = async (way: string, calls: number, last: Error | 0): Promise<void> => {
+    Object.assign(fs, limited(calls, last));
+    syncBuiltinESMExports();
+    try {
+      await ways[way]();
+    } finally {
+      Object.assign(fs, real);
+      syncBuiltinESMExports();
+    }
+  };
+  for (const way of Object.keys(ways)) {
+    const reads = way.startsWith('read');
+    fs.writeFileSync(path, Buffer.alloc(MIB, 9));
+    if (reads) {
+      const fd = fs.openSync(path, 'r+');
+      fs.writeSync(fd, data, 0, data.length, place);
+      fs.closeSync(fd);
+    }
+    shown.fill(9);
+    if (!reads) data.copy(shown, 20);
+    await run(way, 4, 0);
+    const found = reads ? shown : fs.readFileSync(path).subarray(place - 20, place + data.length + 30);
+    t.ok(found.equals(Buffer.concat([Buffer.alloc(20, 9), data, Buffer.alloc(30, 9)])), way);
+    const message = reads
+      ? `the device ends at ${place + most}, inside a read`
+      : `the device takes nothing more at ${place + most}`;
+    await t.rejects(run(way, 1, 0), { message }, way);
+    await t.rejects(run(way, 1, new Error('EIO')), { message: 'EIO' }, way);
+  }
+  let syncs = 0;
+  const counted = {
+    fdatasyncSync: () => {
+      syncs++;
+    },
+  };
+  during(counted, () => {
+    store.syncAtOnce();
+  });
+  t.equal(syncs, 1);
+  await store.close();
+});
