@@ -1,7 +1,7 @@
 /** When writes that flip a state must wait: how many flips may be pending, and how full the journal may be. */
 import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
-import { JOURNAL_BLOCK_RECORDS, PAGE_UNITS } from '../../src/cow/format.js';
+import { JOURNAL_BLOCK_RECORDS, PAGE_UNITS, pageOffset } from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
 import { initStore } from '../../src/cow/init.js';
 import { MemoryStore } from './stores.js';
@@ -55,4 +55,40 @@ void t.test('They wait for a checkpoint when three quarters of the journal are i
   }
   journal.nextLsn = from;
   await engine.close();
+});
+
+void t.test(
+  'A checkpoint writes a page into the twin whose turn it is, then into the other one',
+  async (t) => {
+    const store = new MemoryStore(32 * MIB);
+    await initStore(store);
+    const engine = await Engine.open(store);
+    const { committer, core, map } = engine;
+    const page = map.force(0);
+    for (const turn of [0, 1]) {
+      committer.noteFlip(page, 3);
+      await committer.flushed();
+      const before = core.counters.mapPagesWritten;
+      const first = page.firstTwin;
+      store.events.length = 0;
+      await committer.checkpoint();
+      const places = [first, 1 - first].map((twin) => pageOffset(core.segmentOfPage(0), 0, twin));
+      const written = store.events.map((event) => (event.kind === 'write' ? event.position : -1));
+      t.same(
+        written.filter((position) => places.includes(position)),
+        places,
+        `turn ${turn}`,
+      );
+      t.equal(core.counters.mapPagesWritten - before, 2);
+      t.ok(written.every(Number.isInteger), 'a bitmap block has two places only');
+    }
+    await engine.close();
+  },
+);
+
+void t.test('Who waits for a commit or checkpoint is told that it failed', async (t) => {
+  const engine = await opened();
+  engine.core.failure = new Error('the device is gone');
+  await t.rejects(engine.committer.flushed(), { message: 'the device is gone' });
+  await t.rejects(engine.committer.checkpoint(), { message: 'the device is gone' });
 });
