@@ -209,7 +209,7 @@ void t.test(
   },
 );
 
-void t.test('A WRITE that is aborted during its flush ends once, when that is over', async (t) => {
+void t.test('A WRITE that is aborted during its flush ends once, when that is over', (t) => {
   const b = bench();
   b.master.holdFlush = true;
   const nexus = b.login();
@@ -218,4 +218,5 @@ void t.test('A WRITE that is aborted during its flush ends once, when that is ov
   t.notOk(task.ended);
   b.master.release();
   t.same([task.status, task.ends], [STATUS.TASK_ABORTED, 1]);
+  t.end();
 });
