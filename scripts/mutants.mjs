@@ -57,8 +57,8 @@ writeFileSync(
     coverageAnalysis: 'perTest',
     concurrency: Number(values.jobs),
     // A machine that is shared is slow now and then: a mutant that loops is ended, a slow test is not.
-    timeoutMS: Number(process.env.MT ?? 8000),
-    timeoutFactor: 2,
+    timeoutMS: 45_000,
+    timeoutFactor: 4,
     reporters: ['clear-text', 'json'],
     clearTextReporter: { allowColor: false, logTests: false, reportTests: false },
     jsonReporter: { fileName: join(folder, 'report.json') },
