@@ -289,7 +289,7 @@ export class IscsiTask extends Task {
       const piece = takePiece(total);
       piece.offset = dataOffset(host.parameters);
       piece.length = length;
-      this.pin(piece.pdu.length);
+      this.pin(piece.buffer.length);
       pieces.push(piece);
       burst = burst + length === host.parameters.maxBurstBytes ? 0 : burst + length;
       left -= length;
@@ -331,16 +331,16 @@ export class IscsiTask extends Task {
   }
 
   #sendPiece(host: TaskHost, piece: Piece, last: boolean): void {
-    const { pdu, view, total, length } = piece;
+    const { buffer, view, total, length } = piece;
     this.#dataInHeader(view, 0, length, last);
-    seal(pdu, 0, length, host.parameters);
-    if (host.retained !== undefined) this.retain(pdu, 0, length);
+    seal(buffer, 0, length, host.parameters);
+    if (host.retained !== undefined) this.retain(buffer, 0, length);
     if (total > COPY_BYTES_MAX) {
-      host.transmit.sendBuffer(pdu);
+      host.transmit.sendBuffer(buffer);
       return;
     }
     const offset = host.transmit.reserve(total);
-    pdu.copy(host.transmit.buffer, offset, 0, total);
+    buffer.copy(host.transmit.buffer, offset, 0, total);
     givePiece(piece);
     host.transmit.commit();
   }

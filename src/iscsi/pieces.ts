@@ -10,8 +10,8 @@ export const COPY_BYTES_MAX = 16_384;
 const SPARE_MAX = 256;
 
 export interface Piece extends DataInSegment {
-  /** The PDU is at its start, `total` bytes long. */
-  readonly pdu: Buffer;
+  /** The PDU is at its start, `total` bytes long; `offset` and `length` are those of its data. */
+  readonly buffer: Buffer;
   readonly view: DataView;
   total: number;
 }
@@ -25,9 +25,9 @@ export function takePiece(total: number): Piece {
     found.total = total;
     return found;
   }
-  const pdu = Buffer.allocUnsafeSlow(Math.max(total, COPY_BYTES_MAX));
-  const view = new DataView(pdu.buffer, pdu.byteOffset, pdu.length);
-  return { pdu, view, total, buffer: pdu, offset: 0, length: 0 };
+  const buffer = Buffer.allocUnsafeSlow(Math.max(total, COPY_BYTES_MAX));
+  const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+  return { buffer, view, total, offset: 0, length: 0 };
 }
 
 /** A small PDU has been copied, and nobody looks at it any more. */

@@ -12,7 +12,7 @@ import type { TaskSet } from './task-set.js';
 import { PHASE, pathOf } from './unit.js';
 
 /** Counts a task that is about to end, and takes it out of its task set, which is returned if it knew the task. */
-function leave(task: Task): TaskSet | undefined {
+export function leave(task: Task): TaskSet | undefined {
   measure(task);
   const tasks = task.phase === PHASE.TRACKED ? pathOf(task).unit.tasks : undefined;
   task.phase = PHASE.ENDED;

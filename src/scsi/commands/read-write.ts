@@ -3,13 +3,12 @@
  * medium can be read and written at once.
  */
 import { MEDIUM } from '../medium.js';
-import { measure } from '../latency.js';
 import type { MediumResult } from '../medium.js';
-import { finish, good, pending, sendSegments, status } from '../respond.js';
+import { finish, good, leave, pending, sendSegments, status } from '../respond.js';
 import { STATUS } from '../sense.js';
 import type { DataOutHandler, Task } from '../task.js';
-import { BLOCK_BYTES, PHASE, pathOf } from '../unit.js';
-import type { LogicalUnit, Path } from '../unit.js';
+import { BLOCK_BYTES, pathOf } from '../unit.js';
+import type { Path } from '../unit.js';
 import { blocks, inRange, lba } from './block-range.js';
 
 /** `task.flags` of a WRITE. */
@@ -64,7 +63,7 @@ function readNow(task: Task, path: Path): void {
     if (left === 0) break;
     task.commitDataIn(false);
   }
-  endRead(task, unit);
+  endRead(task);
 }
 
 /** Reads at most `bytes` into what the transport sends next, and returns how many; 0: it failed, and the task has ended. */
@@ -84,11 +83,8 @@ function readPiece(task: Task, path: Path, bytes: number): number {
 }
 
 /** The last piece has been read: sends it. */
-function endRead(task: Task, unit: LogicalUnit): void {
-  measure(task);
-  const tasks = task.phase === PHASE.TRACKED ? unit.tasks : undefined;
-  task.phase = PHASE.ENDED;
-  tasks?.remove(task);
+function endRead(task: Task): void {
+  const tasks = leave(task);
   task.commitDataIn(true);
   tasks?.advance();
 }
@@ -123,7 +119,7 @@ function readInTurns(task: Task, path: Path, bytes: number): void {
       moved += read;
       left -= read;
       if (left === 0) {
-        endRead(task, unit);
+        endRead(task);
         return 0;
       }
       task.commitDataIn(false);
