@@ -10,7 +10,7 @@ import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
 import type { StoreDone } from '../../src/cow/store.js';
-import { MemoryStore } from './stores.js';
+import { blankStore, MemoryStore } from './stores.js';
 
 const BLOCK_BYTES = 4096;
 const GIB = 2 ** 30;
@@ -215,9 +215,7 @@ void t.test('Who goes on where a list ended has the rest of the page listed, and
 });
 
 void t.test('A list byte by byte, where its two copies go, and which one is believed', async (t) => {
-  const store = new MemoryStore(16 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(16 << 20);
   const superblock = readSuperblock(store);
   superblock.generation = 9;
   const { activityOffset, activitySlotBytes } = superblock;
@@ -263,9 +261,7 @@ void t.test('A list byte by byte, where its two copies go, and which one is beli
 });
 
 void t.test('A list may fill its slot to the last entry, and not more', async (t) => {
-  const store = new MemoryStore(16 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(16 << 20);
   const superblock = readSuperblock(store);
   const log = new ActivityLog(superblock, 1);
   const most = Math.floor((superblock.activitySlotBytes - 64) / 12);

@@ -5,17 +5,15 @@ import type { ChangedRange, ChangesWindow } from '../../src/cow/changes.js';
 import { Engine } from '../../src/cow/engine.js';
 import { PAGE_UNITS, UNIT_BYTES } from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
-import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
-import { Chance, MemoryStore } from './stores.js';
+import type { MemoryStore } from './stores.js';
+import { blankStore, Chance } from './stores.js';
 
 const MIB = 2 ** 20;
 
 async function opened(sizeBytes: number): Promise<{ engine: Engine; store: MemoryStore }> {
-  const store = new MemoryStore(sizeBytes);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(sizeBytes);
   return { engine: await Engine.open(store), store };
 }
 

@@ -3,13 +3,13 @@ import t from 'tap';
 import { checkStore } from '../../src/cow/check.js';
 import { Engine } from '../../src/cow/engine.js';
 import { FORMAT_VERSION, JOURNAL_BLOCK_BYTES, PAGE_BLOCKS, UNIT_BLOCKS } from '../../src/cow/format.js';
-import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { misreading, over, placesOf } from './damage.js';
 import { loadGolden } from './golden/golden.js';
-import { MemoryStore } from './stores.js';
+import type { MemoryStore } from './stores.js';
+import { blankStore } from './stores.js';
 
 const golden = loadGolden(FORMAT_VERSION);
 const places = placesOf(golden.store);
@@ -104,9 +104,7 @@ void t.test('Without a whole copy of an activity list it is told whether that ma
 });
 
 void t.test('A journal block may name several map pages, some of them newer than it', async (t) => {
-  const store = new MemoryStore(256 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(256 << 20);
   const engine = await Engine.open(store);
   const write = async (block: number): Promise<void> => {
     const [position, data] = [block * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, 1)];
@@ -142,9 +140,7 @@ void t.test('A journal block may name several map pages, some of them newer than
 });
 
 void t.test('A mark in the journal from before a disable does not count its blocks', async (t) => {
-  const store = new MemoryStore(64 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(64 << 20);
   const engine = await Engine.open(store);
   const { core } = engine;
   await engine.enable();

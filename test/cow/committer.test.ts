@@ -4,15 +4,13 @@ import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_RECORDS, PAGE_UNITS, pageOffset } from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
 import { initStore } from '../../src/cow/init.js';
-import { MemoryStore } from './stores.js';
+import { blankStore, MemoryStore } from './stores.js';
 
 const MIB = 2 ** 20;
 
 /** With a small journal and room for more changed units than it has. */
 async function opened(): Promise<Engine> {
-  const store = new MemoryStore(32 * MIB);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(32 * MIB);
   const engine = await Engine.open(store);
   store.sizeBytes = 256 * MIB;
   await growEngine(engine);

@@ -10,13 +10,13 @@ import fs, {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { checkPartition } from '../../src/cow/check-partition.js';
 import { Partition } from '../../src/cow/partition.js';
 import { RESULT } from '../../src/cow/results.js';
+import { failure, replaced } from './fs-doubles.js';
 
 const MIB = 2 ** 20;
 const folder = mkdtempSync(join(tmpdir(), 'cldd-devices-'));
@@ -149,21 +149,6 @@ void t.test(
     await partition.close();
   },
 );
-
-/** Puts calls in the place of the system's, until what it answers is called. */
-function replaced(doubles: Partial<typeof fs>): () => void {
-  const real = Object.fromEntries(Object.keys(doubles).map((name) => [name, fs[name as keyof typeof fs]]));
-  Object.assign(fs, doubles);
-  syncBuiltinESMExports();
-  return () => {
-    Object.assign(fs, real);
-    syncBuiltinESMExports();
-  };
-}
-
-function failure(code: string): Error {
-  return Object.assign(new Error(`${code}: injected`), { code });
-}
 
 /** Only this path can't be opened, with this error. */
 function unopenable(path: string, code: string): () => void {

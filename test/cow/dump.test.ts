@@ -18,7 +18,7 @@ import { readSuperblock } from '../../src/cow/recovery.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { over, placesOf } from './damage.js';
 import { loadGolden } from './golden/golden.js';
-import { MemoryStore, WornStore } from './stores.js';
+import { blankStore, MemoryStore, WornStore } from './stores.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -193,9 +193,7 @@ void t.test('A batch of several blocks is told as one', async (t) => {
 void t.test(
   'Each segment of a partition that has grown is told with its places, and its pages',
   async (t) => {
-    const store = new MemoryStore(80 * MIB);
-    store.recording = false;
-    await initStore(store);
+    const store = await blankStore(80 * MIB);
     const engine = await Engine.open(store);
     store.sizeBytes = 256 * MIB;
     await growEngine(engine);

@@ -31,7 +31,7 @@ import { packageRoot } from '../package-root.js';
 import { over, placesOf } from './damage.js';
 import { ALL, BOTH, DAMAGED, OLDER, closed, crashed, edited, first, last, page, prepare, second, u32, u64 } from './lies.js'; // prettier-ignore
 import type { Image } from './lies.js';
-import { MemoryStore, WornStore } from './stores.js';
+import { blankStore, MemoryStore, WornStore } from './stores.js';
 
 const FILE = join(packageRoot(), 'test/cow/golden/findings.txt');
 const MIB = 2 ** 20;
@@ -438,9 +438,7 @@ void t.test('What init has made is clean, of every size', async (t) => {
     sizeBytes < 2 ** 44;
     sizeBytes = 4096 * Math.ceil((sizeBytes * 1.37) / 4096)
   ) {
-    const store = new MemoryStore(sizeBytes);
-    store.recording = false;
-    await initStore(store);
+    const store = await blankStore(sizeBytes);
     const { verdict, findings } = await checkStore(store);
     if (verdict !== 'clean') wrong.push(`${sizeBytes}: ${findings[0]?.problem}`);
   }

@@ -12,7 +12,7 @@ import type { EngineOptions } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { Durable, survivors } from './powercut.js';
-import { Chance, MemoryStore } from './stores.js';
+import { blankStore, Chance, MemoryStore } from './stores.js';
 
 const MIB = 2 ** 20;
 const SEED = 1;
@@ -22,9 +22,7 @@ async function opened(
   sizeBytes: number,
   options: EngineOptions = {},
 ): Promise<{ engine: Engine; store: MemoryStore }> {
-  const store = new MemoryStore(sizeBytes);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(sizeBytes);
   return { engine: await Engine.open(store, options), store };
 }
 

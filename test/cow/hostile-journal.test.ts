@@ -11,11 +11,11 @@ import {
   PAGE_UNITS,
   SUPERBLOCK_OFFSETS,
 } from '../../src/cow/format.js';
-import { initStore } from '../../src/cow/init.js';
 import { MapPage } from '../../src/cow/map-page.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { encodeSuperblock, type Superblock } from '../../src/cow/superblock.js';
-import { Chance, MemoryStore } from './stores.js';
+import type { MemoryStore } from './stores.js';
+import { blankStore, Chance } from './stores.js';
 
 const MIB = 2 ** 20;
 const PAGES = 6;
@@ -28,9 +28,7 @@ async function hostile(
   sizeBytes = 512 * MIB,
   pages = PAGES,
 ): Promise<{ store: MemoryStore; blocks: number }> {
-  const store = new MemoryStore(sizeBytes);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(sizeBytes);
   const engine = await Engine.open(store);
   engine.core.failure = new Error('killed');
   const superblock = readSuperblock(store);

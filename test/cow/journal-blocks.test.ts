@@ -3,27 +3,19 @@ import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_COVERS_BYTES, PAGE_UNITS, UNIT_BLOCKS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
 import { growEngine } from '../../src/cow/grow.js';
-import { initStore } from '../../src/cow/init.js';
 import { Journal, decodeBlock, forEachRecord } from '../../src/cow/journal.js';
 import { MapPage } from '../../src/cow/map-page.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import type { Superblock } from '../../src/cow/superblock.js';
-import { Chance, MemoryStore } from './stores.js';
+import { blankStore, Chance } from './stores.js';
 
 const MIB = 2 ** 20;
 const SEED = 1;
 
-async function blank(sizeBytes: number): Promise<MemoryStore> {
-  const store = new MemoryStore(sizeBytes);
-  store.recording = false;
-  await initStore(store);
-  return store;
-}
-
 async function superblockOf(sizeBytes: number): Promise<Superblock> {
-  return readSuperblock(await blank(sizeBytes));
+  return readSuperblock(await blankStore(sizeBytes));
 }
 
 void t.test('A record has the states of all sixteen blocks of its unit', async (t) => {
@@ -98,7 +90,7 @@ void t.test(
 );
 
 void t.test('A crash behind a batch that goes round the end of the ring finds all of it', async (t) => {
-  const store = await blank(160 * MIB);
+  const store = await blankStore(160 * MIB);
   const engine = await Engine.open(store);
   const { journal } = engine.committer;
   const { journalBlocks } = engine.core.superblock;
@@ -128,7 +120,7 @@ void t.test('A crash behind a batch that goes round the end of the ring finds al
 void t.test(
   'Units that changed since the last commit have one record each, however many they are',
   async (t) => {
-    const store = await blank(160 * MIB);
+    const store = await blankStore(160 * MIB);
     const engine = await Engine.open(store);
     const { counters } = engine.core;
     const master = new MasterMedium(engine);
@@ -159,7 +151,7 @@ void t.test(
 );
 
 void t.test('Half of the changes that may wait for a flush begin a commit without one', async (t) => {
-  const store = await blank(32 * MIB);
+  const store = await blankStore(32 * MIB);
   const engine = await Engine.open(store);
   store.sizeBytes = 256 * MIB;
   await growEngine(engine);
@@ -183,7 +175,7 @@ void t.test(
   'A checkpoint begins by itself when more than half of the map pages in memory wait for one',
   async (t) => {
     for (const pages of [4, 5]) {
-      const engine = await Engine.open(await blank(1024 * MIB), { cachePages: 8 });
+      const engine = await Engine.open(await blankStore(1024 * MIB), { cachePages: 8 });
       const { counters } = engine.core;
       const master = new MasterMedium(engine);
       const data = Buffer.alloc(BLOCK_BYTES, 1);

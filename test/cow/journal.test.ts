@@ -5,12 +5,11 @@ import { seal } from '../../src/cow/bytes.js';
 import { dumpStore } from '../../src/cow/dump.js';
 import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../src/cow/format.js';
-import { initStore } from '../../src/cow/init.js';
 import { decodeBlock } from '../../src/cow/journal.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import type { Steps } from '../../src/cow/steps.js';
-import { MemoryStore } from './stores.js';
+import { blankStore, MemoryStore } from './stores.js';
 
 const BLOCK_BYTES = 4096;
 const SECTOR_BYTES = 512;
@@ -55,9 +54,7 @@ function reopened(store: MemoryStore, engine: Engine, steps?: Steps): Promise<En
 
 void t.test('What is left of a torn batch neither hides later commits nor comes back', async (t) => {
   for (const commits of [1, 2]) {
-    const store = new MemoryStore(160 << 20);
-    store.recording = false;
-    await initStore(store);
+    const store = await blankStore(160 << 20);
     let engine = await Engine.open(store);
     const first = engine.committer.journal.nextLsn;
     const units = 2 * JOURNAL_BLOCK_RECORDS + 10;
@@ -87,9 +84,7 @@ void t.test('What is left of a torn batch neither hides later commits nor comes 
  * second the others. Answers which block of theirs is there in the end, in words; none may be.
  */
 async function remainsOfTwo(steps?: Steps): Promise<string | undefined> {
-  const store = new MemoryStore(512 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(512 << 20);
   const units = 2 * JOURNAL_BLOCK_RECORDS + 10;
   for (const life of [1, 2]) {
     let engine = await Engine.open(store, steps === undefined ? {} : { steps });
@@ -123,9 +118,7 @@ void t.test('Remains of two torn batches with the same numbers do not make a who
  * behind its first sector; the second one, in the same place, at its first sector: what it leaves of itself is zeros.
  */
 async function sectorsOfTwo(steps?: Steps): Promise<number> {
-  const store = new MemoryStore(16 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(16 << 20);
   let engine = await Engine.open(store);
   await write(engine, 0, 1);
   await engine.close();
@@ -159,9 +152,7 @@ type Edit = (block: Buffer) => void;
 
 /** What the last unit of a batch of three blocks shows after a crash, when its second block has been changed. */
 async function afterEdit(edit: Edit): Promise<number> {
-  const store = new MemoryStore(160 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(160 << 20);
   const engine = await Engine.open(store);
   const { superblock } = engine.core;
   const first = engine.committer.journal.nextLsn;
@@ -199,9 +190,7 @@ void t.test('A batch whose blocks do not belong together is none', async (t) => 
 });
 
 void t.test('A block is one in its own place only, and with a tail that a number can be', async (t) => {
-  const store = new MemoryStore(16 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(16 << 20);
   const engine = await Engine.open(store);
   const { superblock } = engine.core;
   const first = engine.committer.journal.nextLsn;
@@ -224,9 +213,7 @@ void t.test('A block is one in its own place only, and with a tail that a number
 });
 
 void t.test('A batch that says it has no blocks is none, and nobody waits for its end', async (t) => {
-  const store = new MemoryStore(16 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(16 << 20);
   const engine = await Engine.open(store);
   const { superblock } = engine.core;
   const first = engine.committer.journal.nextLsn;
@@ -245,9 +232,7 @@ void t.test('A batch that says it has no blocks is none, and nobody waits for it
 });
 
 void t.test('A block that a later batch proves to have been durable is missed', async (t) => {
-  const store = new MemoryStore(16 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(16 << 20);
   const engine = await Engine.open(store);
   const first = engine.committer.journal.nextLsn;
   for (let commit = 0; commit < 3; commit++) {
@@ -268,9 +253,7 @@ void t.test('A block that a later batch proves to have been durable is missed', 
 });
 
 void t.test('A crash after any number of commits since the last superblock finds them all', async (t) => {
-  const store = new MemoryStore(64 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(64 << 20);
   let engine = await Engine.open(store);
   const { journalBlocks } = engine.core.superblock;
   const first = engine.committer.journal.nextLsn;
@@ -298,9 +281,7 @@ void t.test('A crash after any number of commits since the last superblock finds
 });
 
 void t.test('In the smallest ring every commit is found, however often it has gone round', async (t) => {
-  const store = new MemoryStore(8 << 20);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(8 << 20);
   const engine = await Engine.open(store);
   t.equal(engine.core.superblock.journalBlocks, 16);
   const wrong: string[] = [];

@@ -11,11 +11,11 @@ import fs, {
   writeFileSync,
 } from 'node:fs';
 import { createHash } from 'node:crypto';
-import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import t from 'tap';
 import { takeLock, takeUuidLock } from '../../src/cow/lock.js';
+import { during, failure } from './fs-doubles.js';
 
 const UUID = 'c1dd0000-0000-0000-0000-00000000000b';
 const BUSY = { code: 'PARTITION_BUSY' };
@@ -29,23 +29,6 @@ function place(): { folder: string; path: string } {
   const own = join(folder, `place-${places++}`);
   fs.mkdirSync(own);
   return { folder: own, path: join(own, 'lock') };
-}
-
-function failure(code: string): Error {
-  return Object.assign(new Error(`${code}: injected`), { code });
-}
-
-/** Runs with some of the system's calls replaced. */
-function during<T>(doubles: Partial<typeof fs>, work: () => T): T {
-  const real = Object.fromEntries(Object.keys(doubles).map((name) => [name, fs[name as keyof typeof fs]]));
-  Object.assign(fs, doubles);
-  syncBuiltinESMExports();
-  try {
-    return work();
-  } finally {
-    Object.assign(fs, real);
-    syncBuiltinESMExports();
-  }
 }
 
 /** Opening certain paths fails. */

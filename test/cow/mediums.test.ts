@@ -2,11 +2,11 @@
 import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { PAGE_COVERS_BYTES } from '../../src/cow/format.js';
-import { initStore } from '../../src/cow/init.js';
 import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
-import { MemoryStore } from './stores.js';
+import type { MemoryStore } from './stores.js';
+import { blankStore } from './stores.js';
 
 const MIB = 2 ** 20;
 const SECTOR_BYTES = 512;
@@ -17,9 +17,7 @@ async function opened(): Promise<{
   master: MasterMedium;
   slave: SlaveMedium;
 }> {
-  const store = new MemoryStore(160 * MIB);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(160 * MIB);
   const engine = await Engine.open(store);
   return { engine, store, master: new MasterMedium(engine), slave: new SlaveMedium(engine) };
 }
@@ -162,9 +160,7 @@ void t.test('Who waits to write is told to ask again, however things stand by th
 });
 
 void t.test('Who prepares a write to a page that has no place waits until it has one', async (t) => {
-  const store = new MemoryStore(1024 * MIB);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(1024 * MIB);
   const engine = await Engine.open(store, { cachePages: 2 });
   const master = new MasterMedium(engine);
   await engine.enable();

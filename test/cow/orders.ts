@@ -11,13 +11,12 @@ import {
   UNIT_BYTES,
   pageOffset,
 } from '../../src/cow/format.js';
-import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import type { Steps } from '../../src/cow/steps.js';
 import { Durable } from './powercut.js';
-import { FaultyStore, MemoryStore } from './stores.js';
+import { blankStore, FaultyStore, MemoryStore } from './stores.js';
 
 const PARTITION_BYTES = 96 << 20;
 const EXTENT_BYTES = EXTENT_BLOCKS * BLOCK_BYTES;
@@ -30,10 +29,7 @@ export type Scenario = (steps: Steps) => Promise<string | undefined>;
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 async function blank(): Promise<MemoryStore> {
-  const store = new MemoryStore(PARTITION_BYTES);
-  store.recording = false;
-  await initStore(store);
-  return store;
+  return blankStore(PARTITION_BYTES);
 }
 
 /** A life of the partition over what `base` holds, its I/O recorded. */

@@ -3,11 +3,11 @@ import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { PAGE_COVERS_BYTES } from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
-import { initStore } from '../../src/cow/init.js';
 import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES, FIRST_DIVERGED, LOCATION_OF_BASE, LOCATION_OF_MASTER } from '../../src/cow/states.js';
-import { Chance, MemoryStore } from './stores.js';
+import type { MemoryStore } from './stores.js';
+import { blankStore, Chance } from './stores.js';
 
 const MIB = 2 ** 20;
 const SECTOR_BYTES = 512;
@@ -16,9 +16,7 @@ const SEED = 1;
 
 /** 28 MiB of master in a first segment, and as much and more in a second one, of two map pages. */
 async function opened(): Promise<{ engine: Engine; store: MemoryStore; border: number }> {
-  const store = new MemoryStore(60 * MIB);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(60 * MIB);
   const engine = await Engine.open(store);
   const border = engine.core.capacityBytes;
   store.sizeBytes = 160 * MIB;

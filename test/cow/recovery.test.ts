@@ -6,7 +6,6 @@ import { listChanges } from '../../src/cow/changes.js';
 import { checkStore } from '../../src/cow/check.js';
 import { Engine } from '../../src/cow/engine.js';
 import { ACTIVITY_ENTRY_BYTES, EXTENT_BLOCKS, HEADER_BYTES, PAGE_COVERS_BYTES, PAGE_UNITS, STATE_TWIN_BYTES, SUPERBLOCK_OFFSETS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
-import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
@@ -16,7 +15,7 @@ import type { Superblock } from '../../src/cow/superblock.js';
 import { over } from './damage.js';
 import { BOTH, OLDER, crashed, edited, first, prepare, u32 } from './lies.js';
 import { Durable } from './powercut.js';
-import { MemoryStore, WornStore } from './stores.js';
+import { blankStore, MemoryStore, WornStore } from './stores.js';
 
 const MIB = 2 ** 20;
 const EXTENT_BYTES = EXTENT_BLOCKS * BLOCK_BYTES;
@@ -24,10 +23,7 @@ const EXTENT_BYTES = EXTENT_BLOCKS * BLOCK_BYTES;
 t.before(prepare);
 
 async function blank(sizeBytes = 64 * MIB): Promise<MemoryStore> {
-  const store = new MemoryStore(sizeBytes);
-  store.recording = false;
-  await initStore(store);
-  return store;
+  return blankStore(sizeBytes);
 }
 
 async function write(engine: Engine, position: number): Promise<void> {
@@ -218,6 +214,8 @@ void t.test('What can not be opened is told with what to do', async (t) => {
   const store = await blank();
   const superblock = readSuperblock(store);
   const backup = 'restore the partition from a backup';
+  const journalSays = (at: number, change: (was: number) => number): MemoryStore =>
+    edited(crashed, first, BOTH, u32(at, change))();
   const refusals: readonly (readonly [image: MemoryStore, code: string, message: string])[] = [
     [
       new MemoryStore(64 * MIB),
@@ -243,35 +241,16 @@ void t.test('What can not be opened is told with what to do', async (t) => {
         '(reservations are then lost, data are not)',
     ],
     [
-      edited(
-        crashed,
-        first,
-        BOTH,
-        u32(12, (epoch) => epoch + 100),
-      )(),
+      journalSays(12, (epoch) => epoch + 100),
       'DAMAGED',
       'journal block 5 is newer than every superblock copy',
     ],
     [
-      edited(
-        crashed,
-        first,
-        BOTH,
-        u32(60, (generation) => generation + 100),
-      )(),
+      journalSays(60, (generation) => generation + 100),
       'DAMAGED',
       'journal block 5 is newer than every superblock copy',
     ],
-    [
-      edited(
-        crashed,
-        first,
-        BOTH,
-        u32(64, () => PAGE_UNITS),
-      )(),
-      'DAMAGED',
-      'journal block 5 names a map page that does not exist',
-    ],
+    [journalSays(64, () => PAGE_UNITS), 'DAMAGED', 'journal block 5 names a map page that does not exist'],
   ];
   for (const [image, code, message] of refusals) {
     image.recording = true;

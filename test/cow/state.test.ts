@@ -8,7 +8,7 @@ import { StateArea, encodeState, readStateTwin } from '../../src/cow/state-area.
 import { seal } from '../../src/cow/bytes.js';
 import type { Superblock } from '../../src/cow/superblock.js';
 import { Durable, survivors } from './powercut.js';
-import { Chance, HoldingStore, MemoryStore } from './stores.js';
+import { blankStore, Chance, HoldingStore, MemoryStore } from './stores.js';
 
 const PARTITION_BYTES = 8 << 20;
 const SAVES = 8;
@@ -96,9 +96,7 @@ void t.test(
 );
 
 void t.test('Deleting, replacing, and what does not fit', async (t) => {
-  const store = new MemoryStore(PARTITION_BYTES);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(PARTITION_BYTES);
   let engine = await Engine.open(store);
   await Promise.all([
     save(engine, 'gone', Buffer.from('1')),
@@ -126,9 +124,7 @@ void t.test('Deleting, replacing, and what does not fit', async (t) => {
 });
 
 async function blank(): Promise<{ store: MemoryStore; superblock: Superblock }> {
-  const store = new MemoryStore(PARTITION_BYTES);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(PARTITION_BYTES);
   return { store, superblock: readSuperblock(store) };
 }
 

@@ -1,10 +1,10 @@
 /** How the file or device is opened and made, and what is said when that fails. */
 import fs, { constants, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { FileStore, createFile, readCopies, resizeFile } from '../../src/cow/store.js';
+import { during, failure, replaced } from './fs-doubles.js';
 
 const MIB = 2 ** 20;
 const folder = mkdtempSync(join(tmpdir(), 'cldd-store-'));
@@ -13,20 +13,6 @@ const path = join(folder, 'file');
 writeFileSync(path, '');
 truncateSync(path, MIB);
 
-/** Runs with some of the system's calls replaced. */
-function during<T>(doubles: Partial<typeof fs>, work: () => T): T {
-  const real = Object.fromEntries(Object.keys(doubles).map((name) => [name, fs[name as keyof typeof fs]]));
-  Object.assign(fs, doubles);
-  syncBuiltinESMExports();
-  try {
-    return work();
-  } finally {
-    Object.assign(fs, real);
-    syncBuiltinESMExports();
-  }
-}
-
-const failure = (code: string): Error => Object.assign(new Error(`${code}: injected`), { code });
 const descriptors = (): string[] => readdirSync('/proc/self/fd');
 
 void t.test(
@@ -226,13 +212,11 @@ void t.test('A transfer that did less than it was asked to goes on where it ende
     writeDurably: () => waited((done) => store.writeDurably(data, place, done)),
   };
   const run = async (way: string, calls: number, last: Error | 0): Promise<void> => {
-    Object.assign(fs, limited(calls, last));
-    syncBuiltinESMExports();
+    const restore = replaced(limited(calls, last));
     try {
       await ways[way]();
     } finally {
-      Object.assign(fs, real);
-      syncBuiltinESMExports();
+      restore();
     }
   };
   for (const way of Object.keys(ways)) {

@@ -1,5 +1,6 @@
 /** Stores for tests: sparse memory that records every write and sync, and one that fails on demand. */
 
+import { initStore } from '../../src/cow/init.js';
 import type { Store, StoreDone } from '../../src/cow/store.js';
 
 const CHUNK_BYTES = 4096;
@@ -296,4 +297,12 @@ export class Chance {
   hits(probability: number): boolean {
     return this.next() < probability;
   }
+}
+
+/** A store with a partition that was just made; its I/O is not recorded. */
+export async function blankStore(sizeBytes: number): Promise<MemoryStore> {
+  const store = new MemoryStore(sizeBytes);
+  store.recording = false;
+  await initStore(store);
+  return store;
 }

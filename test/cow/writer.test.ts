@@ -3,20 +3,18 @@ import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { EXTENT_BLOCKS, PAGE_COVERS_BYTES, UNIT_BLOCKS } from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
-import { initStore } from '../../src/cow/init.js';
 import { RESULT } from '../../src/cow/results.js';
 import { BLOCK_BYTES } from '../../src/cow/states.js';
 import type { Step } from '../../src/cow/steps.js';
-import { MemoryStore } from './stores.js';
+import type { MemoryStore } from './stores.js';
+import { blankStore } from './stores.js';
 
 const MIB = 2 ** 20;
 const SECTOR_BYTES = 512;
 
 /** Two segments: 28 MiB of master, and two map pages more. In generation 1, with the slave disabled again. */
 async function opened(without?: Step): Promise<{ engine: Engine; store: MemoryStore; border: number }> {
-  const store = new MemoryStore(60 * MIB);
-  store.recording = false;
-  await initStore(store);
+  const store = await blankStore(60 * MIB);
   const engine = await Engine.open(store, { steps: (step) => step !== without, unsyncedBytesMax: 4 * MIB });
   const border = engine.core.capacityBytes;
   store.sizeBytes = 160 * MIB;
