@@ -83,6 +83,7 @@ export class Core {
     // A sync that fails has said so by `fail`, and whoever waits for it looks for that.
     this.pacing = new Pacing(
       unsyncedBytesMax,
+      store.sizeBytes,
       () => void this.sync().catch((error: unknown) => this.fail(error)),
     );
   }

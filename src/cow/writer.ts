@@ -254,7 +254,7 @@ export class Writer {
     counters.dataWrites++;
     counters.dataBytesWritten += length;
     store.writeSync(buffer, offset, length, position);
-    pacing.wrote(length);
+    pacing.wrote(position, length);
   }
 
   #readBlock(position: number): void {

@@ -10,6 +10,7 @@ import { FaultyStore, HoldingStore, MemoryStore, WornStore } from './stores.js';
 import type { StoreEvent } from './stores.js';
 
 const MIB = 2 ** 20;
+const PAGE_BYTES = 4096;
 const BLOCK_BYTES = 4096;
 const EIO = Object.assign(new Error('EIO: injected'), { code: 'EIO' });
 
@@ -213,11 +214,11 @@ void t.test('It is idle when neither a sync nor a durable write waits for the de
 void t.test('A sync that failed makes no room for what was written', async (t) => {
   const store = new FaultyStore(16 * MIB);
   await initStore(store);
-  const core = new Core(store, readSuperblock(store), undefined, 100);
-  core.pacing.wrote(49);
+  const core = new Core(store, readSuperblock(store), undefined, 4 * PAGE_BYTES);
+  core.pacing.wrote(0, PAGE_BYTES);
   t.equal(core.counters.syncs, 0);
   store.fault = { kind: 'sync', at: store.calls.sync, persistent: true, code: 'EIO' };
-  core.pacing.wrote(51);
+  core.pacing.wrote(PAGE_BYTES, 3 * PAGE_BYTES);
   t.equal(core.counters.syncs, 1, 'begun in the background');
   for (let turns = 0; turns < 5; turns++) await new Promise(setImmediate);
   t.match(core.failure, { code: 'EIO' });

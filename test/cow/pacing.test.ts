@@ -94,6 +94,67 @@ void t.test('Flushes count: who flushes often enough never waits', async (t) => 
   await engine.close();
 });
 
+void t.test('What is written again before a sync counts once', async (t) => {
+  const { store, engine, master } = await open();
+  const data = Buffer.alloc(CHUNK, 7);
+  for (let count = 0; count < 16; count++)
+    await new Promise((resolve) => master.writeAsync((count % 8) * CHUNK, data, 0, CHUNK, resolve));
+  await new Promise((resolve) => master.flush(resolve));
+  store.slow = true;
+  for (let count = 0; count < 100; count++)
+    t.equal(master.write((count % 4) * CHUNK, data, 0, CHUNK), RESULT.OK);
+  t.equal(store.syncs.length, 0, 'one MiB of memory, however often');
+  for (let at = 4; at < 8; at++) master.write(at * CHUNK, data, 0, CHUNK);
+  t.equal(store.syncs.length, 1, 'two MiB, half of the bound');
+  // That sync has what was written before it only.
+  for (let at = 0; at < 8; at++) t.equal(master.write(at * CHUNK, data, 0, CHUNK), RESULT.OK);
+  t.equal(master.write(0, data, 0, CHUNK), RESULT.PENDING, 'the same two MiB are unsynced once more');
+  store.slow = false;
+  store.finish();
+  for (let count = 0; count < 10; count++) await turn();
+  await engine.close();
+});
+
+void t.test(
+  'An area of the store counts for what was written of it in whole pages, and at most for its size',
+  (t) => {
+    const PAGE = 4096;
+    let begun = 0;
+    const unsynced = (pacing: Pacing): number => {
+      const bytes = pacing.syncBegins();
+      pacing.syncEnds(0);
+      return bytes;
+    };
+    for (const [storeBytes, areaBytes] of [
+      [16 * MIB, MIB / 16],
+      [4096 * MIB, MIB / 16],
+      [65_536 * MIB, MIB],
+      [65_536 * MIB + 1, MIB + PAGE],
+      [2 ** 46, 2 ** 30],
+    ]) {
+      const paced = (): Pacing => new Pacing(2 ** 40, storeBytes, () => begun++);
+      const pacing = paced();
+      pacing.wrote(512, 512);
+      t.equal(unsynced(pacing), PAGE);
+      pacing.wrote(PAGE - 1, 2);
+      t.equal(unsynced(pacing), 3 * PAGE, 'both pages that it touches');
+      pacing.wrote(0, areaBytes);
+      t.equal(unsynced(pacing), 3 * PAGE + areaBytes, 'a sync has begun before');
+      const other = paced();
+      for (let count = 0; count < 3; count++) other.wrote(0, areaBytes);
+      t.equal(unsynced(other), areaBytes, 'three times without one');
+      const across = paced();
+      for (let count = 0; count < 3; count++) across.wrote(areaBytes - PAGE, 2 * PAGE);
+      t.equal(unsynced(across), 6 * PAGE, 'across the border of two');
+      const grown = paced();
+      for (let count = 0; count < 3; count++) grown.wrote(2 ** 47, MIB);
+      t.equal(unsynced(grown), 3 * MIB, 'each time where the store has grown');
+    }
+    t.equal(begun, 0);
+    t.end();
+  },
+);
+
 void t.test('The bound is a sixteenth of the memory, within limits', (t) => {
   t.equal(pacingBytes(384 * MIB), 24 * MIB);
   t.equal(pacingBytes(64 * MIB), 16 * MIB);
@@ -113,11 +174,11 @@ void t.test('The bound is a sixteenth of the memory, within limits', (t) => {
 
 void t.test('Who waits after a sync that failed has another one begun', async (t) => {
   let begun = 0;
-  const pacing = new Pacing(100, () => {
+  const pacing = new Pacing(100, MIB, () => {
     begun++;
     pacing.syncBegins();
   });
-  pacing.wrote(200);
+  pacing.wrote(0, 8192);
   t.equal(begun, 1);
   pacing.syncEnds(0);
   t.ok(pacing.isFull);
@@ -125,7 +186,7 @@ void t.test('Who waits after a sync that failed has another one begun', async (t
   t.equal(begun, 2);
   void pacing.room();
   t.equal(begun, 2, 'and no other one while it runs');
-  pacing.syncEnds(200);
+  pacing.syncEnds(8192);
   await room;
   t.notOk(pacing.isFull);
 });

@@ -53,9 +53,13 @@ export interface PowerCutReport {
 
 const tick = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Every fourth partition has a quick disc and one connection, so that commits wait in the event loop's thread. */
+/**
+ * Every fourth partition has a quick disc and one connection, so that commits wait in the event loop's thread; of each
+ * eight, three have so little memory that syncs begin in the background, and that writes wait for them.
+ */
 function engineOptions({ seed, steps }: PowerCutOptions): EngineOptions {
   const options: EngineOptions = steps === undefined ? {} : { steps };
+  if (seed % 8 < 3) options.unsyncedBytesMax = (2 << (seed % 8)) * BLOCK_BYTES;
   if (seed % 4 !== 3) return options;
   const quickSyncs = new QuickSyncs(
     () => true,

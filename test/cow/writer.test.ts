@@ -94,7 +94,7 @@ void t.test('A write is admitted when nothing is in its way', async (t) => {
   writer.held = true;
   t.equal(writer.admit(0, BLOCK_BYTES), RESULT.PENDING, 'a transition');
   writer.held = false;
-  core.pacing.wrote(4 * MIB);
+  core.pacing.wrote(0, 4 * MIB);
   t.equal(writer.admit(0, BLOCK_BYTES), RESULT.PENDING, 'too much that is not synced');
   await core.sync();
   t.equal(writer.admit(0, BLOCK_BYTES), RESULT.OK);
