@@ -20,6 +20,12 @@ import { SUPERBLOCK_OFFSETS, SUPERBLOCK_BYTES } from './format.js';
 import type { Superblock } from './superblock.js';
 import { bitmapOffset, readBitmapTwin } from './written-bitmap.js';
 
+const CONTRADICTION = {
+  severity: SEVERITY.DAMAGED,
+  problem: 'it says something else than the other twin, and is as new',
+  remedy: 'nothing: which one is true can not be told; compare the data with a backup',
+} as const;
+
 /** Long reads are fast, and other work gets its turn between them. */
 const RUN_PAGES = 64;
 
@@ -80,7 +86,11 @@ async function checkBitmapBlock(
         remedy,
         fix: newest,
       });
-    } else if (!context.shared) {
+    } else if (context.shared) {
+      // One twin is written after the other.
+    } else if (readU64(newest, 32) === readU64(bytes, 32)) {
+      findings.add({ ...where, ...CONTRADICTION });
+    } else {
       const crashed = !context.superblock.clean && readU64(newest, 32) - readU64(bytes, 32) === 1;
       const severity = crashed ? SEVERITY.NOTE : SEVERITY.REPAIRABLE;
       const remedy = `the next open, or --repair, writes it from twin ${1 - twin}`;
@@ -205,9 +215,7 @@ function reportTwins(
     } else if (context.shared) {
       // One twin is written after the other.
     } else if (page.sequence === truth.page.sequence) {
-      const cannot = 'nothing: which one is true can not be told; compare the data with a backup';
-      const problem = 'it says something else than the other twin, and is as new';
-      context.findings.add({ ...where, severity: SEVERITY.DAMAGED, problem, remedy: cannot });
+      context.findings.add({ ...where, ...CONTRADICTION });
     } else {
       const crashed = !context.superblock.clean;
       const severity = crashed ? SEVERITY.NOTE : SEVERITY.REPAIRABLE;

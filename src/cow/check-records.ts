@@ -69,9 +69,11 @@ export async function checkState(context: CheckContext, mayEmpty: boolean): Prom
   const [first, second] = twins;
   const newest = first && second ? (first.sequence >= second.sequence ? first : second) : (first ?? second);
   const image = newest ?? (mayEmpty ? { sequence: 1, records: new Map<string, Buffer>() } : undefined);
-  const fix = image === undefined ? {} : { fix: encodeState(image, superblock.uuid) };
+  const bytes = image && encodeState(image, superblock.uuid);
+  const fix = bytes === undefined ? {} : { fix: bytes };
   for (const [twin, found] of twins.entries()) {
-    if (found !== undefined && found.sequence === newest?.sequence) continue;
+    if (bytes !== undefined && found !== undefined && encodeState(found, superblock.uuid).equals(bytes))
+      continue;
     const where = {
       structure: `state area, twin ${twin}`,
       position: superblock.stateOffset + twin * STATE_TWIN_BYTES,
@@ -89,8 +91,14 @@ export async function checkState(context: CheckContext, mayEmpty: boolean): Prom
       });
       continue;
     }
-    const problem = found === undefined ? 'it is not whole' : 'it is older than the other twin';
     if (found !== undefined && context.shared) continue;
+    if (found?.sequence === newest.sequence) {
+      const problem = 'it says something else than the other twin, and is as new';
+      const remedy = `--repair writes it from twin ${1 - twin}, which an open believes`;
+      findings.add({ ...where, severity: SEVERITY.REPAIRABLE, problem, remedy, ...fix });
+      continue;
+    }
+    const problem = found === undefined ? 'it is not whole' : 'it is older than the other twin';
     const crashed =
       found !== undefined && !superblock.clean && twin === 1 && newest.sequence - found.sequence === 1;
     const severity = crashed ? SEVERITY.NOTE : SEVERITY.REPAIRABLE;

@@ -288,3 +288,81 @@ void t.test('A list may fill its slot to the last entry, and not more', async (t
     store.apply(superblock.activityOffset + copy * superblock.activitySlotBytes, slot);
   t.same(readActivityLog(store, superblock), { sequence: 0, entries: [] });
 });
+
+void t.test('Behind the last page there is nothing to list', async (t) => {
+  const { engine, store } = await aged(GIB, 1);
+  const last = engine.core.totalPages - 1;
+  const places = [0, 2].map((index) => last * PAGE_COVERS_BYTES + (index * PAGE_COVERS_BYTES) / 8);
+  for (const at of places) await write(engine, at);
+  await engine.committer.checkpoint();
+  await engine.enable();
+  await engine.disable();
+  for (const at of places) await write(engine, at);
+  t.same(
+    readActivityLog(store, engine.core.superblock).entries.map(({ page }) => page),
+    [last],
+  );
+  await engine.close();
+});
+
+void t.test('Who wants other extents of the same page at the same moment shares the list', async (t) => {
+  const { engine } = await aged(GIB, 1);
+  const far = PAGE_COVERS_BYTES / 2;
+  await write(engine, far);
+  await engine.committer.checkpoint();
+  await engine.enable();
+  await engine.disable();
+  const before = engine.core.counters.activityWrites;
+  await Promise.all([write(engine, 0), write(engine, far)]);
+  t.equal(engine.core.counters.activityWrites, before + 1);
+  t.equal(engine.map.cached(0)?.active, 0b110011);
+  await engine.close();
+});
+
+void t.test('A page may leave the cache while a list that names it is on its way', async (t) => {
+  const pages = 8;
+  const { engine: first, store } = await aged(GIB, pages);
+  await first.close();
+  const engine = await Engine.open(store, { cachePages: 4 });
+  const { activityOffset, activitySlotBytes } = engine.core.superblock;
+  [store.held, store.from, store.end] = [[], activityOffset, activityOffset + 4 * activitySlotBytes];
+  const { held } = store;
+  const waiting = write(engine, 0);
+  for (let turns = 0; held.length === 0 && turns < 1000; turns++) await turn();
+  const bytes = Buffer.alloc(BLOCK_BYTES);
+  for (let page = 1; page < pages; page++)
+    new MasterMedium(engine).read(page * PAGE_COVERS_BYTES, bytes, 0, bytes.length);
+  t.equal(engine.map.cached(0), undefined, 'others have pushed it out');
+  store.held = undefined;
+  for (const release of held) release();
+  await waiting;
+  t.equal(engine.map.cached(0)?.active, 0b11);
+  await engine.close();
+});
+
+void t.test('A list is never longer than its slot, even if nothing in it may go', async (t) => {
+  const { engine, store } = await aged(GIB, 2);
+  const { superblock } = engine.core;
+  const entries = (superblock.activitySlotBytes - 64) / 12;
+  const pages = [0, 1].map((number) => engine.map.cached(number));
+  const settles = (settled: false | undefined): void => {
+    for (const page of pages)
+      if (settled === undefined) Reflect.deleteProperty(page ?? {}, 'settled');
+      else Object.defineProperty(page, 'settled', { value: settled, configurable: true });
+  };
+  // Both pages count as changed and not yet durable: what is listed of them has to stay.
+  settles(false);
+  for (let generation = 0; generation < entries; generation++) {
+    await write(engine, 0);
+    await engine.enable();
+    await engine.disable();
+  }
+  let written = false;
+  const waiting = write(engine, PAGE_COVERS_BYTES).then(() => (written = true));
+  for (let turns = 0; turns < 100; turns++) await turn();
+  t.notOk(written, 'there is no room to name its extent');
+  t.equal(readActivityLog(store, superblock).entries.length, entries);
+  settles(undefined);
+  await waiting;
+  await engine.close();
+});

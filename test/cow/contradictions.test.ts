@@ -14,6 +14,7 @@ import {
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
+import { BLOCK_BYTES } from '../../src/cow/states.js';
 import { readU64, seal, writeU64 } from '../../src/cow/bytes.js';
 import { misreading, over, placesOf } from './damage.js';
 import type { Place } from './damage.js';
@@ -32,7 +33,9 @@ import {
   u32,
   u64,
 } from './lies.js';
-import { FaultyStore, MemoryStore } from './stores.js';
+import { FaultyStore, MemoryStore, blankStore } from './stores.js';
+
+const MIB = 2 ** 20;
 
 t.before(prepare);
 
@@ -88,8 +91,14 @@ void t.test('Of two copies of an activity list one may be older after a crash', 
   store.apply(activityOffset, slot);
   const { verdict, findings } = await checkStore(over(store));
   t.equal(verdict, 'clean');
+  const list = readU64(slot, 32);
   t.match(findings, [
-    { structure: 'activity log, slot 0', severity: 'note', remedy: 'the next open writes both' },
+    {
+      structure: 'activity log, slot 0',
+      severity: 'note',
+      problem: `it has list ${list}, its copy has list ${list + 2}, as a crash leaves it`,
+      remedy: 'the next open writes both',
+    },
   ]);
   t.same((await checkStore(over(store), { shared: true })).findings, []);
   t.equal(await misreading(store, expected), undefined);
@@ -303,6 +312,26 @@ void t.test(
     }
   },
 );
+
+void t.test('A page that only the journal knows is clean where the history has begun anew', async (t) => {
+  const store = await blankStore(64 * MIB);
+  const engine = await Engine.open(store);
+  for (let epoch = 0; epoch < 3; epoch++) {
+    await engine.enable();
+    await engine.disable();
+  }
+  engine.core.superblock.historyBase = engine.core.superblock.epoch;
+  engine.core.superblock.history.fill(0);
+  await engine.enable();
+  const done = new Promise((resolve) =>
+    new MasterMedium(engine).writeAsync(0, Buffer.alloc(BLOCK_BYTES, 1), 0, BLOCK_BYTES, resolve),
+  );
+  t.equal(await done, RESULT.OK);
+  await engine.committer.flushed();
+  engine.core.failure = new Error('killed');
+  t.match(readSuperblock(store), { epoch: 3, historyBase: 3 });
+  t.match(await checkStore(store), { verdict: 'clean', findings: [], mapPages: 0 });
+});
 
 void t.test('The images that all this begins with are clean', async (t) => {
   for (const store of [crashed, closed, disabled]) t.equal((await checkStore(over(store))).verdict, 'clean');

@@ -187,6 +187,7 @@ void t.test('A batch of several blocks is told as one', async (t) => {
   await engine.committer.flushed();
   const batches = dumpStore(store).journal?.batches ?? [];
   t.match(batches.slice(-1), [{ blocks: 3, records }]);
+  t.equal(new Set(batches.map(({ lsn }) => lsn)).size, batches.length);
   engine.core.failure = new Error('killed');
 });
 
@@ -212,6 +213,11 @@ void t.test(
         ),
       ],
     );
+    t.same(
+      layout.filter(({ what }) => what.startsWith('map')).map(({ lengthBytes }) => lengthBytes),
+      [16 * KIB, 24 * KIB],
+      'each page twice',
+    );
     for (const [index, { position, lengthBytes, what }] of layout.entries()) {
       const next = layout.at(index + 1)?.position ?? store.sizeBytes;
       t.ok(lengthBytes > 0 && position + lengthBytes <= next, `${what} ends before what follows it`);
@@ -222,8 +228,14 @@ void t.test(
       [1, first.mapOffset + 4 * KIB],
       [2, second.mapOffset],
       [4, second.mapOffset + 8 * KIB],
-    ])
-      t.match(dumpPage(store, superblock, number), [{ position, twin: 0 }, { twin: 1 }], `page ${number}`);
+    ]) {
+      const twins = dumpPage(store, superblock, number);
+      t.match(twins, [{ position, twin: 0 }, { twin: 1 }], `page ${number}`);
+      t.strictSame(
+        twins?.map(({ runs }) => runs),
+        [[], []],
+      );
+    }
     for (const number of [-1, 5]) t.equal(dumpPage(store, superblock, number), undefined, `page ${number}`);
     engine.core.failure = new Error('killed');
   },

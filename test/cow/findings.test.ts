@@ -11,6 +11,7 @@ import t, { type Test } from 'tap';
 import { checkStore } from '../../src/cow/check.js';
 import type { CheckOptions, CheckReport } from '../../src/cow/check.js';
 import { journalPosition } from '../../src/cow/check-journal.js';
+import { Findings } from '../../src/cow/check-report.js';
 import { Engine } from '../../src/cow/engine.js';
 import {
   BITMAP_BLOCK_PAGES,
@@ -271,12 +272,12 @@ const CASES: readonly Case[] = [
     ),
   ],
   [
-    'bitmap twins as new as each other that differ',
+    'state twins as new as each other that differ',
     edited(
       crashed,
-      'bitmap',
+      'state',
       [1],
-      u32(100, () => 1),
+      (bytes) => void bytes.writeUInt8(bytes[bytes.length - 1] ^ 1, bytes.length - 1),
     ),
   ],
   [
@@ -431,6 +432,26 @@ void t.test('Nothing else is in findings.txt', (t) => {
   t.end();
 });
 
+void t.test('Of very many findings the first 10,000 are told, and all are counted', (t) => {
+  const findings = new Findings(new MemoryStore(MIB), false);
+  const complaint = { structure: 'map', lengthBytes: 1, problem: 'none', remedy: 'none' };
+  for (const [severity, count] of [
+    ['note', 5000],
+    ['repairable', 3000],
+    ['damaged', 2000],
+    ['note', 1],
+    ['repairable', 2],
+    ['damaged', 4],
+  ] as const) {
+    if (severity === 'note' && count === 1) t.equal(findings.omitted, 0);
+    for (let position = 0; position < count; position++) findings.add({ ...complaint, severity, position });
+  }
+  t.equal(findings.list.length, 10_000);
+  t.equal(findings.omitted, 7);
+  t.same(findings.counts, { note: 5001, repairable: 3002, damaged: 2004 });
+  t.end();
+});
+
 void t.test('What init has made is clean, of every size', async (t) => {
   const wrong: string[] = [];
   for (
@@ -453,4 +474,15 @@ void t.test('Beside a daemon what looks bad is looked at six times, 60 ms apart'
   t.same(moments, Array(5).fill(60));
   await checkStore(without(crashed, 'state', [0])());
   t.equal(moments.length, 5, 'and without one once');
+  moments.length = 0;
+  await checkStore(
+    edited(
+      closed,
+      'page',
+      BOTH,
+      page((it) => it.epoch++),
+    )(),
+    { shared: true },
+  );
+  t.same(moments, Array(5).fill(60), 'a page newer than the superblock was when it was read, too');
 });

@@ -5,7 +5,7 @@ import { FORMAT_VERSION, PAGE_BLOCKS, PAGE_UNITS } from '../../src/cow/format.js
 import { MapPage } from '../../src/cow/map-page.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
-import { BLOCK_BYTES } from '../../src/cow/states.js';
+import { BLOCK_BYTES, FIRST_DIVERGED } from '../../src/cow/states.js';
 import { HISTORY_EPOCHS } from '../../src/cow/superblock.js';
 import { readU64, writeU64 } from '../../src/cow/bytes.js';
 import { crc32c } from '../../src/crc32c.js';
@@ -183,6 +183,36 @@ export const DAMAGED: readonly [what: string, image: Image, problem: RegExp][] =
       page((it) => (it.states[0] = it.states[0] === 1 ? 2 : 1)),
     ),
     /says something else than the other twin/,
+  ],
+  [
+    'bitmap twins as new as each other that differ',
+    edited(
+      crashed,
+      'bitmap',
+      [1],
+      u32(100, () => 1),
+    ),
+    /says something else than the other twin/,
+  ],
+  [
+    'the least divergence while the slave is disabled',
+    edited(
+      disabled,
+      'page',
+      BOTH,
+      page((it) => (it.states[600] = FIRST_DIVERGED)),
+    ),
+    /state 3, but the slave is disabled/,
+  ],
+  [
+    'a change of the first unit in a generation to come',
+    edited(
+      closed,
+      'page',
+      BOTH,
+      page((it) => (it.marks[0] = readSuperblock(closed).generation + 1)),
+    ),
+    /unit 0 of it changed in generation/,
   ],
   [
     'a divergence that nobody counted',
