@@ -193,7 +193,7 @@ void t.test('Who goes on where a list ended has the rest of the page listed, and
   const engine = await Engine.open(store);
   const extent = PAGE_COVERS_BYTES / 8;
   const places = [0, 1, 2, 3, 4, 5].flatMap((page) =>
-    [0, 2, 7].map((index) => page * PAGE_COVERS_BYTES + index * extent),
+    [0, 2, 4, 7].map((index) => page * PAGE_COVERS_BYTES + index * extent),
   );
   for (const at of places) await write(engine, at);
   await engine.committer.checkpoint();
@@ -211,6 +211,8 @@ void t.test('Who goes on where a list ended has the rest of the page listed, and
   t.same(active(), [0xff, 0xff, 0, 0x80, 0xff, 0xff], 'over the border of two pages');
   await write(engine, 2 * PAGE_COVERS_BYTES + 2 * extent);
   t.same(active(), [0xff, 0xff, 0b1100, 0x80, 0xff, 0xff], 'not where it is no going on');
+  await write(engine, 2 * PAGE_COVERS_BYTES + 4 * extent);
+  t.same(active(), [0xff, 0xff, 0xfc, 0xff, 0xff, 0xff], 'what lies before is not the rest of the page');
   await engine.close();
 });
 

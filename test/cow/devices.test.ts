@@ -1,6 +1,7 @@
 /** What a device or file may be before it is a partition: what init, open and probe say of it. */
 import fs, {
   existsSync,
+  linkSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
@@ -14,7 +15,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { checkPartition } from '../../src/cow/check-partition.js';
-import { Partition } from '../../src/cow/partition.js';
+import { takeLock } from '../../src/cow/lock.js';
+import { Partition, lockPath } from '../../src/cow/partition.js';
 import { RESULT } from '../../src/cow/results.js';
 import { failure, replaced } from './fs-doubles.js';
 
@@ -284,4 +286,74 @@ void t.test('A check of what is no partition says so, and holds nothing afterwar
   await t.rejects(checkPartition(join(folder, 'nothing')), { code: 'NO_SUCH_PARTITION' });
   await Partition.init(path);
   t.match(await checkPartition(path, { repair: true }), { verdict: 'clean', shared: undefined });
+  t.strictSame((await checkPartition(path)).notChecked, [], 'who holds it alone can look at all of it');
+});
+
+void t.test('What somebody holds, by its path or as the same partition, is checked beside him', async (t) => {
+  const path = holding([], 32 * MIB);
+  await Partition.init(path);
+  const link = join(folder, 'a-second-name');
+  linkSync(path, link);
+  const lock = takeLock(lockPath(path), path);
+  t.match((await checkPartition(path)).shared, `${path} is in use by process`, 'an init, say');
+  t.equal((await checkPartition(link)).shared, undefined);
+  lock.release();
+  const partition = await Partition.open(path);
+  for (const one of [path, link]) {
+    const beside = await checkPartition(one);
+    t.match(beside, { verdict: 'clean', notChecked: [/./, /./, /./] });
+    t.match(beside.shared, new RegExp(`^${one}.* is in use by process`));
+    await t.rejects(checkPartition(one, { repair: true }), { code: 'PARTITION_BUSY' });
+  }
+  t.match((await checkPartition(link)).shared, /a-second-name \(partition [0-9a-f-]{36}\) is in use/);
+  await partition.close();
+  t.equal((await checkPartition(link)).shared, undefined);
+});
+
+void t.test('Who may only read a partition has it checked all the same, but not repaired', async (t) => {
+  const path = holding([], 32 * MIB);
+  await Partition.init(path);
+  const { openSync } = fs;
+  t.teardown(
+    replaced({
+      openSync: (file, flags, mode) => {
+        if (file === path && Number(flags) & fs.constants.O_RDWR) throw failure('EACCES');
+        return openSync(file, flags, mode);
+      },
+    }),
+  );
+  t.match(await checkPartition(path), {
+    verdict: 'clean',
+    shared: /may not be opened for writing/,
+    notChecked: [/./, /./, /./],
+  });
+  await t.rejects(checkPartition(path, { repair: true }), { code: 'PARTITION_NOT_PERMITTED' });
+});
+
+void t.test('A block device is checked under the claim of O_EXCL, without a lock beside it', async (t) => {
+  const path = holding([], 32 * MIB);
+  await Partition.init(path);
+  const flags: number[] = [];
+  let locks = 0;
+  const { openSync, fstatSync, readFileSync: readFile } = fs;
+  t.teardown(
+    replaced({
+      openSync: (file, how, mode) => {
+        if (file === path) flags.push(Number(how));
+        if (String(file).startsWith(lockPath(path))) locks++;
+        return openSync(file, how, mode);
+      },
+      fstatSync: ((fd: number) => {
+        const stat = fstatSync(fd);
+        return Object.assign(stat, { isFile: () => false, isBlockDevice: () => true });
+      }) as typeof fs.fstatSync,
+      readFileSync: ((file: string, how: 'utf8') =>
+        file.startsWith('/sys/dev/block/')
+          ? String((32 * MIB) / 512)
+          : readFile(file, how)) as typeof fs.readFileSync,
+    }),
+  );
+  t.match(await checkPartition(path), { verdict: 'clean', shared: undefined });
+  t.ok(flags.includes(fs.constants.O_RDWR | fs.constants.O_EXCL));
+  t.equal(locks, 0);
 });
