@@ -4,7 +4,9 @@ import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_RECORDS, PAGE_UNITS, pageOffset } from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
 import { initStore } from '../../src/cow/init.js';
-import { blankStore, MemoryStore } from './stores.js';
+import { QuickSyncs } from '../../src/cow/quick-syncs.js';
+import type { StoreDone } from '../../src/cow/store.js';
+import { blankStore, HoldingStore, MemoryStore } from './stores.js';
 
 const MIB = 2 ** 20;
 
@@ -90,3 +92,93 @@ void t.test('Who waits for a commit or checkpoint is told that it failed', async
   await t.rejects(engine.committer.flushed(), { message: 'the device is gone' });
   await t.rejects(engine.committer.checkpoint(), { message: 'the device is gone' });
 });
+
+/** All turns of the event loop that a memory store needs, and many more. */
+async function settledWithin(turns: number, work: Promise<unknown>): Promise<boolean> {
+  let ended = false;
+  void work.then(() => (ended = true));
+  for (let turn = 0; turn < turns && !ended; turn++) await new Promise(setImmediate);
+  return ended;
+}
+
+void t.test(
+  'Who asks for a checkpoint while one goes on gets another one, and neither is forgotten',
+  async (t) => {
+    const store = await blankStore(16 * 2 ** 30);
+    const engine = await Engine.open(store);
+    const { committer, core, map } = engine;
+    // More than are written in one round.
+    for (let number = 0; number < 200; number++) committer.noteFlip(map.force(number), 0);
+    const before = core.counters.checkpoints;
+    const first = committer.checkpoint();
+    for (let turn = 0; turn < 1000 && core.counters.mapPagesWritten === 0; turn++)
+      await new Promise(setImmediate);
+    t.equal(core.counters.checkpoints, before, 'it goes on');
+    t.ok(await settledWithin(10_000, Promise.all([first, committer.checkpoint()])));
+    t.equal(core.counters.checkpoints, before + 2);
+    await engine.close();
+  },
+);
+
+void t.test('A page whose image is on its way to the disc is not settled', async (t) => {
+  const store = new HoldingStore(32 * MIB);
+  await initStore(store);
+  const engine = await Engine.open(store);
+  const page = engine.map.force(0);
+  engine.committer.noteFlip(page, 0);
+  await engine.committer.flushed();
+  t.equal(page.settled, false, 'it has changed');
+  store.holds.add('sync');
+  const checkpoint = engine.committer.checkpoint();
+  for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+  t.equal(page.dirty, false, 'the image has all of it');
+  t.equal(page.settled, false);
+  store.holds.clear();
+  for (const { end } of store.held) end();
+  await checkpoint;
+  t.equal(page.settled, true);
+  await engine.close();
+});
+
+void t.test(
+  'Where the disc is quick a commit waits in this thread, for the data as for the journal',
+  async (t) => {
+    const calls: string[] = [];
+    class Counted extends MemoryStore {
+      override sync(done: StoreDone): void {
+        calls.push('sync');
+        super.sync(done);
+      }
+      override syncAtOnce(): void {
+        calls.push('sync at once');
+        super.syncAtOnce();
+      }
+      override writeDurably(bytes: Buffer, position: number, done: StoreDone): void {
+        calls.push('durable write');
+        super.writeDurably(bytes, position, done);
+      }
+      override writeDurablyAtOnce(bytes: Buffer, position: number): void {
+        calls.push('durable write at once');
+        super.writeDurablyAtOnce(bytes, position);
+      }
+    }
+    const quickSyncs = new QuickSyncs(
+      () => true,
+      () => 0,
+    );
+    while (!quickSyncs.atOnce(0)) quickSyncs.ends();
+    for (const options of [{}, { quickSyncs }]) {
+      const store = new Counted(32 * MIB);
+      await initStore(store);
+      const engine = await Engine.open(store, options);
+      engine.committer.noteFlip(engine.map.force(0), 0);
+      calls.length = 0;
+      await engine.committer.flushed();
+      t.same(
+        calls,
+        'quickSyncs' in options ? ['sync at once', 'durable write at once'] : ['sync', 'durable write'],
+      );
+      await engine.close();
+    }
+  },
+);
