@@ -368,3 +368,34 @@ void t.test('A list is never longer than its slot, even if nothing in it may go'
   await waiting;
   await engine.close();
 });
+
+void t.test(
+  'A checkpoint drops what it made durable from a list that is more than half full only',
+  async (t) => {
+    const { engine } = await aged(GIB, 2);
+    const { core, map, committer } = engine;
+    const half = Math.floor((core.superblock.activitySlotBytes - 64) / 12 / 2);
+    const lists = async (position: number): Promise<number> => {
+      const before = core.counters.activityWrites;
+      await write(engine, position);
+      return core.counters.activityWrites - before;
+    };
+    // Each generation lists page 0 once more.
+    for (let entries = 1; entries <= half; entries++) {
+      if (entries > 1) {
+        await engine.enable();
+        await engine.disable();
+      }
+      t.equal(await lists(0), 1);
+    }
+    await committer.checkpoint();
+    t.equal(map.cached(0)?.active, 0b11, 'half of it is free: it stays');
+    t.equal(await lists(PAGE_COVERS_BYTES), 1);
+    await committer.checkpoint();
+    t.same(
+      [0, 1].map((page) => map.cached(page)?.active),
+      [0, 0],
+    );
+    await engine.close();
+  },
+);

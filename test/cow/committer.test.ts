@@ -120,6 +120,36 @@ void t.test(
   },
 );
 
+void t.test(
+  'A page that the bitmap has costs a checkpoint two writes and two syncs more, and no bitmap',
+  async (t) => {
+    const store = await blankStore(32 * MIB);
+    const engine = await Engine.open(store);
+    const { committer, core, map } = engine;
+    const page = map.force(0);
+    const costs: unknown[] = [];
+    for (let round = 0; round < 3; round++) {
+      const commit = { ...core.counters };
+      committer.noteFlip(page, 0);
+      await committer.flushed();
+      const before = { ...core.counters };
+      await committer.checkpoint();
+      const { metadataWrites, syncs } = core.counters;
+      // In its own commit and mark a checkpoint does what a flush does.
+      costs.push([
+        metadataWrites - before.metadataWrites - (before.metadataWrites - commit.metadataWrites),
+        syncs - before.syncs - (before.syncs - commit.syncs),
+      ]);
+    }
+    t.same(costs, [
+      [4, 4],
+      [2, 2],
+      [2, 2],
+    ]);
+    await engine.close();
+  },
+);
+
 void t.test('A page whose image is on its way to the disc is not settled', async (t) => {
   const store = new HoldingStore(32 * MIB);
   await initStore(store);

@@ -205,6 +205,15 @@ void t.test('A crash may be followed by an open with less memory for map pages',
   await again.close();
 });
 
+void t.test('A copy of the superblock at the very end of the device counts, too', async (t) => {
+  const superblock = encodeSuperblock({ ...readSuperblock(await blank()), enabledAt: 4711 });
+  for (const position of SUPERBLOCK_OFFSETS) {
+    const store = new MemoryStore(position + superblock.length);
+    store.apply(position, superblock);
+    t.equal(readSuperblock(store).enabledAt, 4711, `at ${position}`);
+  }
+});
+
 void t.test('What ends within a copy of the superblock is no partition, and no damaged one', async (t) => {
   for (const sizeBytes of [0, 4095, 65_536, 65_536 + 4095, 131_072 + 1, 196_608 + 4095])
     await t.rejects(Engine.open(new MemoryStore(sizeBytes)), { code: 'NOT_CLDD' }, `${sizeBytes} bytes`);
