@@ -193,8 +193,9 @@ void t.test('Who goes on where a list ended has the rest of the page listed, and
   const engine = await Engine.open(store);
   const extent = PAGE_COVERS_BYTES / 8;
   const places = [0, 1, 2, 3, 4, 5].flatMap((page) =>
-    [0, 2, 4, 7].map((index) => page * PAGE_COVERS_BYTES + index * extent),
+    [0, 2, 5, 7].map((index) => page * PAGE_COVERS_BYTES + index * extent),
   );
+  places.push(2 * PAGE_COVERS_BYTES + 5 * extent - BLOCK_BYTES);
   for (const at of places) await write(engine, at);
   await engine.committer.checkpoint();
   await engine.enable();
@@ -211,8 +212,10 @@ void t.test('Who goes on where a list ended has the rest of the page listed, and
   t.same(active(), [0xff, 0xff, 0, 0x80, 0xff, 0xff], 'over the border of two pages');
   await write(engine, 2 * PAGE_COVERS_BYTES + 2 * extent);
   t.same(active(), [0xff, 0xff, 0b1100, 0x80, 0xff, 0xff], 'not where it is no going on');
-  await write(engine, 2 * PAGE_COVERS_BYTES + 4 * extent);
+  const lists = engine.core.counters.activityWrites;
+  await write(engine, 2 * PAGE_COVERS_BYTES + 5 * extent - BLOCK_BYTES, 2 * BLOCK_BYTES);
   t.same(active(), [0xff, 0xff, 0xfc, 0xff, 0xff, 0xff], 'what lies before is not the rest of the page');
+  t.equal(engine.core.counters.activityWrites, lists + 1, 'all of it in one list');
   await engine.close();
 });
 
@@ -370,7 +373,7 @@ void t.test('A list is never longer than its slot, even if nothing in it may go'
 });
 
 void t.test(
-  'A checkpoint drops what it made durable from a list that is more than half full only',
+  'Of a list that is more than half full a checkpoint keeps what is not durable yet, of others all',
   async (t) => {
     const { engine } = await aged(GIB, 2);
     const { core, map, committer } = engine;
@@ -391,11 +394,41 @@ void t.test(
     await committer.checkpoint();
     t.equal(map.cached(0)?.active, 0b11, 'half of it is free: it stays');
     t.equal(await lists(PAGE_COVERS_BYTES), 1);
+    // Page 0 has changed since its image was taken.
+    const page = map.cached(0);
+    if (page === undefined) throw new Error('page 0 is not there');
+    Object.defineProperty(page, 'settled', { value: false, configurable: true });
     await committer.checkpoint();
     t.same(
-      [0, 1].map((page) => map.cached(page)?.active),
-      [0, 0],
+      [0, 1].map((number) => map.cached(number)?.active),
+      [0b11, 0],
+      'more than half of it is used',
     );
+    Reflect.deleteProperty(page, 'settled');
     await engine.close();
   },
 );
+
+void t.test('A page that a full list names may have left the cache', async (t) => {
+  const pages = 8;
+  const { engine: first, store } = await aged(GIB, pages);
+  await first.close();
+  const engine = await Engine.open(store, { cachePages: 4 });
+  const { core, map, committer } = engine;
+  const half = Math.floor((core.superblock.activitySlotBytes - 64) / 12 / 2);
+  for (let entries = 1; entries <= half; entries++) {
+    await write(engine, 0);
+    await engine.enable();
+    await engine.disable();
+  }
+  await committer.checkpoint();
+  const bytes = Buffer.alloc(BLOCK_BYTES);
+  for (let page = 1; page < pages; page++)
+    new MasterMedium(engine).read(page * PAGE_COVERS_BYTES, bytes, 0, bytes.length);
+  t.equal(map.cached(0), undefined);
+  await write(engine, PAGE_COVERS_BYTES);
+  await committer.checkpoint();
+  t.equal(map.cached(0), undefined);
+  t.equal(map.cached(1)?.active, 0, 'what it made durable is dropped');
+  await engine.close();
+});

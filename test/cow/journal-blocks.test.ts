@@ -3,7 +3,8 @@ import t from 'tap';
 import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_COVERS_BYTES, PAGE_UNITS, UNIT_BLOCKS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
 import { growEngine } from '../../src/cow/grow.js';
-import { Journal, decodeBlock, forEachRecord } from '../../src/cow/journal.js';
+import { Journal, decodeBlock, forEachRecord, recoverableRange } from '../../src/cow/journal.js';
+import type { JournalBlock } from '../../src/cow/journal.js';
 import { MapPage } from '../../src/cow/map-page.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
@@ -189,5 +190,24 @@ void t.test(
       t.equal(counters.checkpoints > before, pages === 5, `${pages} pages`);
       await engine.close();
     }
+  },
+);
+
+void t.test(
+  'A batch that vouches for all before it is where a recovery begins, once the ring has gone round',
+  async (t) => {
+    const superblock = await superblockOf(16 * MIB);
+    const { nextLsn, journalBlocks } = superblock;
+    const pageOf = (): MapPage => new MapPage(0, 0);
+    const facts = { epoch: 0, generation: 0, divergedBlocks: 0 };
+    const found = new Map<number, JournalBlock>();
+    // The mark behind a checkpoint names itself as the tail, and nothing before it is there any more.
+    const mark = nextLsn + 3 * journalBlocks;
+    const journal = new Journal(superblock, mark, mark);
+    const { pieces } = journal.place(journal.encode(new Uint32Array(), 0, pageOf, facts));
+    const block = decodeBlock(pieces[0].bytes, superblock.uuid, mark % journalBlocks, journalBlocks);
+    t.match(block, { lsn: mark, tail: mark });
+    if (block !== undefined) found.set(mark, block);
+    t.same(recoverableRange(superblock, found), { nextLsn: mark + 1, tail: mark, needed: mark + 1 });
   },
 );

@@ -5,7 +5,7 @@ import { seal, writeU64 } from '../../src/cow/bytes.js';
 import { listChanges } from '../../src/cow/changes.js';
 import { checkStore } from '../../src/cow/check.js';
 import { Engine } from '../../src/cow/engine.js';
-import { ACTIVITY_ENTRY_BYTES, EXTENT_BLOCKS, HEADER_BYTES, PAGE_COVERS_BYTES, PAGE_UNITS, STATE_TWIN_BYTES, SUPERBLOCK_OFFSETS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
+import { ACTIVITY_ENTRY_BYTES, EXTENT_BLOCKS, HEADER_BYTES, PAGE_BYTES, PAGE_COVERS_BYTES, PAGE_UNITS, STATE_TWIN_BYTES, SUPERBLOCK_OFFSETS, UNIT_BYTES, pageOffset } from '../../src/cow/format.js'; // prettier-ignore
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import { RESULT } from '../../src/cow/results.js';
@@ -134,6 +134,85 @@ void t.test('An open makes all copies level, without a repair', async (t) => {
   }
 });
 
+/** Both copies of map page 0, as they are on the disc. */
+function pageTwins(store: MemoryStore, engine: Engine): Buffer[] {
+  const [segment] = engine.core.segments;
+  return BOTH.map((twin) => {
+    const bytes = Buffer.alloc(PAGE_BYTES);
+    store.readSync(bytes, 0, bytes.length, pageOffset(segment, 0, twin));
+    return bytes;
+  });
+}
+
+void t.test(
+  'A page of which one twin only has what the journal or a list says is written to both',
+  async (t) => {
+    for (const by of ['the journal', 'a list']) {
+      const { store, engine } = await writtenInPlace();
+      if (by === 'the journal') await write(engine, 10 * UNIT_BYTES);
+      await engine.committer.flushed();
+      engine.core.failure = new Error('killed');
+      const whole = over(store);
+      (await Engine.open(whole)).core.failure = new Error('killed');
+      const before = pageTwins(store, engine);
+      const [after, other] = pageTwins(whole, engine);
+      t.notOk(after.equals(before[0]), 'the open has written the page');
+      t.ok(after.equals(other));
+      for (const twin of BOTH) {
+        // As a power cut leaves it between the two.
+        const image = over(store);
+        image.apply(pageOffset(engine.core.segments[0], 0, twin), after);
+        (await Engine.open(image)).core.failure = new Error('killed');
+        const [one, two] = pageTwins(image, engine);
+        t.ok(one.equals(two), `${by}, twin ${twin}`);
+      }
+    }
+  },
+);
+
+/** A list newer than all others, that names all extents of one page. */
+function list(store: MemoryStore, superblock: Superblock, page: number, generation: number): void {
+  const { sequence } = readActivityLog(store, superblock);
+  const bytes = Buffer.alloc(HEADER_BYTES + ACTIVITY_ENTRY_BYTES);
+  bytes.writeUInt32LE(1, 12);
+  writeU64(bytes, 32, sequence + 1);
+  bytes.writeUInt32LE(page, HEADER_BYTES);
+  bytes.writeUInt32LE(generation, HEADER_BYTES + 4);
+  bytes[HEADER_BYTES + 8] = 0xff;
+  seal(bytes, 'CLDDACTV', superblock.uuid);
+  const slot = 2 * ((sequence + 1) % 2);
+  store.apply(superblock.activityOffset + slot * superblock.activitySlotBytes, bytes);
+}
+
+void t.test('What a list names and nobody ever wrote to is not made a page', async (t) => {
+  const store = await blank(256 * MIB);
+  const engine = await Engine.open(store);
+  list(store, engine.core.superblock, 2, 0);
+  const again = await reopened(store, engine);
+  t.equal(again.map.isBlank(2), true);
+  await again.close();
+});
+
+void t.test('An open leaves a state area alone that is level', async (t) => {
+  const store = await blank();
+  const engine = await Engine.open(store);
+  await new Promise((resolve) => engine.state.save('key', Buffer.from('value'), resolve));
+  await engine.close();
+  store.recording = true;
+  store.events.length = 0;
+  const { stateOffset } = (await Engine.open(store)).core.superblock;
+  t.ok(store.events.length > 0);
+  t.same(
+    store.events.filter(
+      (event) =>
+        event.kind === 'write' &&
+        event.position >= stateOffset &&
+        event.position < stateOffset + 2 * STATE_TWIN_BYTES,
+    ),
+    [],
+  );
+});
+
 void t.test('What a list says of pages or generations that there are not is left out', async (t) => {
   for (const [page, generation] of [
     [1, 1],
@@ -143,16 +222,7 @@ void t.test('What a list says of pages or generations that there are not is left
     const { store, engine } = await writtenInPlace();
     const { superblock, totalPages } = engine.core;
     t.equal(totalPages, 1);
-    const { sequence } = readActivityLog(store, superblock);
-    const list = Buffer.alloc(HEADER_BYTES + ACTIVITY_ENTRY_BYTES);
-    list.writeUInt32LE(1, 12);
-    writeU64(list, 32, sequence + 1);
-    list.writeUInt32LE(page, HEADER_BYTES);
-    list.writeUInt32LE(generation, HEADER_BYTES + 4);
-    list[HEADER_BYTES + 8] = 0xff;
-    seal(list, 'CLDDACTV', superblock.uuid);
-    const slot = 2 * ((sequence + 1) % 2);
-    store.apply(superblock.activityOffset + slot * superblock.activitySlotBytes, list);
+    list(store, superblock, page, generation);
     const again = await reopened(store, engine);
     t.same(await changed(again, 1), [], `page ${page}, generation ${generation}`);
     t.equal(again.core.superblock.approximateGeneration, 0);
