@@ -4,7 +4,6 @@ import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_BYTES, JOURNAL_BLOCK_RECORDS, PAGE_COVERS_BYTES, PAGE_UNITS, UNIT_BLOCKS, UNIT_BYTES } from '../../src/cow/format.js'; // prettier-ignore
 import { growEngine } from '../../src/cow/grow.js';
 import { Journal, decodeBlock, forEachRecord, recoverableRange } from '../../src/cow/journal.js';
-import type { JournalBlock } from '../../src/cow/journal.js';
 import { MapPage } from '../../src/cow/map-page.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
@@ -198,16 +197,22 @@ void t.test(
   async (t) => {
     const superblock = await superblockOf(16 * MIB);
     const { nextLsn, journalBlocks } = superblock;
-    const pageOf = (): MapPage => new MapPage(0, 0);
     const facts = { epoch: 0, generation: 0, divergedBlocks: 0 };
-    const found = new Map<number, JournalBlock>();
+    /** What a recovery takes of a ring that has one mark only. */
+    const range = (lsn: number, tail: number): unknown => {
+      const journal = new Journal(superblock, lsn, tail);
+      const { pieces } = journal.place(journal.encode(new Uint32Array(), 0, () => new MapPage(0, 0), facts));
+      const block = decodeBlock(pieces[0].bytes, superblock.uuid, lsn % journalBlocks, journalBlocks);
+      t.match(block, { lsn, tail });
+      return recoverableRange(superblock, new Map(block && [[lsn, block]]));
+    };
     // The mark behind a checkpoint names itself as the tail, and nothing before it is there any more.
     const mark = nextLsn + 3 * journalBlocks;
-    const journal = new Journal(superblock, mark, mark);
-    const { pieces } = journal.place(journal.encode(new Uint32Array(), 0, pageOf, facts));
-    const block = decodeBlock(pieces[0].bytes, superblock.uuid, mark % journalBlocks, journalBlocks);
-    t.match(block, { lsn: mark, tail: mark });
-    if (block !== undefined) found.set(mark, block);
-    t.same(recoverableRange(superblock, found), { nextLsn: mark + 1, tail: mark, needed: mark + 1 });
+    t.same(range(mark, mark), { nextLsn: mark + 1, tail: mark, needed: mark + 1 });
+    t.match(
+      range(nextLsn, nextLsn + 9),
+      { nextLsn: nextLsn + 1 },
+      'not where a forged one names what is to come',
+    );
   },
 );
