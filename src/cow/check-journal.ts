@@ -78,10 +78,6 @@ export class JournalOverlay {
     return this.#byPage.has(page);
   }
 
-  get pages(): Iterable<number> {
-    return this.#byPage.keys();
-  }
-
   /** Makes the page what a recovery makes of it. */
   apply(page: MapPage, superblock: Superblock): void {
     for (const index of this.#byPage.get(page.number) ?? []) {

@@ -10,11 +10,11 @@ import fs, {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import t from 'tap';
-import { takeLock, takeUuidLock } from '../../src/cow/lock.js';
+import { LOCK_FOLDERS, takeLock, takeUuidLock } from '../../src/cow/lock.js';
 import { during, failure } from './fs-doubles.js';
 
 const UUID = 'c1dd0000-0000-0000-0000-00000000000b';
@@ -408,5 +408,14 @@ void t.test('Who may not write there is told what to do, and what came to nothin
   writeFileSync(path, gone());
   during({ renameSync: refused('EIO') }, () => t.throws(() => takeLock(path, 'the place'), { code: 'EIO' }));
   t.same(readdirSync(folder), ['lock']);
+  t.end();
+});
+
+void t.test('Locks of partitions are where other versions look for them', (t) => {
+  t.strictSame(LOCK_FOLDERS, ['/run/lock/cldd', '/tmp/cldd-locks']);
+  const uuid = randomUUID();
+  const lock = takeUuidLock(uuid, 'the partition');
+  t.ok(LOCK_FOLDERS.some((one) => existsSync(join(one, `${uuid}.${process.getuid?.() ?? ''}`))));
+  lock.release();
   t.end();
 });
