@@ -419,3 +419,11 @@ void t.test('Locks of partitions are where other versions look for them', (t) =>
   lock.release();
   t.end();
 });
+
+void t.test('A folder for locks that is not there holds none', (t) => {
+  const { folder: own } = place();
+  const lock = takeUuidLock(UUID, 'the partition', [own, join(own, 'missing')]);
+  t.same(readdirSync(own), [`${UUID}.${process.getuid?.() ?? ''}`]);
+  lock.release();
+  t.end();
+});
