@@ -136,16 +136,16 @@ export class Core {
     if (this.failure !== undefined) throw this.failure;
     if (step !== undefined && step !== 'state' && !this.does(step)) return;
     this.counters.syncs++;
-    const bytes = this.pacing.syncBegins();
+    const upTo = this.pacing.syncBegins();
     let synced = 0;
     const quick = commit ? this.#quickSyncs : undefined;
     quick?.begins();
     try {
-      if (quick?.atOnce(bytes) === true) this.store.syncAtOnce();
+      if (quick?.atOnce(this.pacing.unsyncedBytes) === true) this.store.syncAtOnce();
       else await this.#among(this.#syncs, syncStore(this.store));
       quick?.ends();
       await this.#others(this.#syncs);
-      synced = bytes;
+      synced = upTo;
     } catch (error) {
       throw this.fail(error);
     } finally {

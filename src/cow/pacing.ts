@@ -42,7 +42,9 @@ export class Pacing {
   readonly #rounds: Uint32Array;
   /** One more with every sync that begins: what is written from there on is not part of it. */
   #round = 1;
-  #unsyncedBytes = 0;
+  /** All that was counted since the start, and up to where it is durable. */
+  #countedBytes = 0;
+  #durableBytes = 0;
   #syncing = 0;
   #waiting: (() => void)[] = [];
 
@@ -57,9 +59,14 @@ export class Pacing {
     this.#rounds = new Uint32Array(areas);
   }
 
+  /** Written, and not known to be durable. */
+  get unsyncedBytes(): number {
+    return this.#countedBytes - this.#durableBytes;
+  }
+
   /** True while writes have to wait. */
   get isFull(): boolean {
-    return this.#unsyncedBytes >= this.#boundBytes;
+    return this.unsyncedBytes >= this.#boundBytes;
   }
 
   /** Bytes [position, position + length) of the store were written. */
@@ -73,23 +80,23 @@ export class Pacing {
       const after = Math.min(areaBytes, before + to - from);
       this.#rounds[area] = this.#round;
       this.#written[area] = after;
-      this.#unsyncedBytes += after - before;
+      this.#countedBytes += after - before;
       from = to;
     }
-    if (this.#unsyncedBytes >= this.#boundBytes / 2 && this.#syncing === 0) this.#startSync();
+    if (this.unsyncedBytes >= this.#boundBytes / 2 && this.#syncing === 0) this.#startSync();
   }
 
-  /** Answers what `syncEnds` wants to know: the bytes that this sync will make durable. */
+  /** Answers what `syncEnds` wants to know: up to where this sync will make durable what was written. */
   syncBegins(): number {
     this.#syncing++;
     this.#round = (this.#round + 1) >>> 0;
-    return this.#unsyncedBytes;
+    return this.#countedBytes;
   }
 
-  /** `bytes`: of `syncBegins`, or 0 if the sync failed. Syncs may overlap. */
-  syncEnds(bytes: number): void {
+  /** `upTo`: of `syncBegins`, or 0 if the sync failed. Syncs may overlap. */
+  syncEnds(upTo: number): void {
     this.#syncing--;
-    this.#unsyncedBytes = Math.max(0, this.#unsyncedBytes - bytes);
+    this.#durableBytes = Math.max(this.#durableBytes, upTo);
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resolve of waiting) resolve();

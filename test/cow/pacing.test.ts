@@ -121,9 +121,10 @@ void t.test(
     const PAGE = 4096;
     let begun = 0;
     const unsynced = (pacing: Pacing): number => {
-      const bytes = pacing.syncBegins();
+      // One that fails, so that all of it stays unsynced.
+      pacing.syncBegins();
       pacing.syncEnds(0);
-      return bytes;
+      return pacing.unsyncedBytes;
     };
     for (const [storeBytes, areaBytes] of [
       [16 * MIB, MIB / 16],
@@ -189,4 +190,24 @@ void t.test('Who waits after a sync that failed has another one begun', async (t
   pacing.syncEnds(8192);
   await room;
   t.notOk(pacing.isFull);
+});
+
+void t.test('Of two syncs beside each other each counts for what was written before it', (t) => {
+  const pacing = new Pacing(MIB, 16 * MIB, () => undefined);
+  const pages = (at: number, count: number): void => pacing.wrote(at * MIB, count * 4096);
+  pages(0, 4);
+  const first = pacing.syncBegins();
+  pages(1, 8);
+  const second = pacing.syncBegins();
+  pacing.syncEnds(first);
+  t.equal(pacing.unsyncedBytes, 8 * 4096);
+  pages(2, 2);
+  pacing.syncEnds(second);
+  t.equal(pacing.unsyncedBytes, 2 * 4096, 'what came later is not durable');
+  const third = pacing.syncBegins();
+  pages(3, 1);
+  pacing.syncEnds(pacing.syncBegins());
+  pacing.syncEnds(third);
+  t.equal(pacing.unsyncedBytes, 0, 'the one that began later has ended first');
+  t.end();
 });
