@@ -52,6 +52,21 @@ async function aged(sizeBytes: number, pages: number): Promise<{ engine: Engine;
   return { engine, store };
 }
 
+/** More such pages than have room in memory. */
+const MANY_PAGES = 8;
+async function agedInSmallCache(): Promise<{ engine: Engine; store: HoldingStore }> {
+  const { engine, store } = await aged(GIB, MANY_PAGES);
+  await engine.close();
+  return { engine: await Engine.open(store, { cachePages: MANY_PAGES / 2 }), store };
+}
+
+/** Looks at all pages but the first one, which has to give its place up if it may. */
+function pushOut(engine: Engine): void {
+  const bytes = Buffer.alloc(BLOCK_BYTES);
+  for (let page = 1; page < MANY_PAGES; page++)
+    new MasterMedium(engine).read(page * PAGE_COVERS_BYTES, bytes, 0, bytes.length);
+}
+
 void t.test(
   'An extent that is listed, but not yet durably, is not written in place after a checkpoint',
   async (t) => {
@@ -325,18 +340,13 @@ void t.test('Who wants other extents of the same page at the same moment shares 
 });
 
 void t.test('A page may leave the cache while a list that names it is on its way', async (t) => {
-  const pages = 8;
-  const { engine: first, store } = await aged(GIB, pages);
-  await first.close();
-  const engine = await Engine.open(store, { cachePages: 4 });
+  const { engine, store } = await agedInSmallCache();
   const { activityOffset, activitySlotBytes } = engine.core.superblock;
   [store.held, store.from, store.end] = [[], activityOffset, activityOffset + 4 * activitySlotBytes];
   const { held } = store;
   const waiting = write(engine, 0);
   for (let turns = 0; held.length === 0 && turns < 1000; turns++) await turn();
-  const bytes = Buffer.alloc(BLOCK_BYTES);
-  for (let page = 1; page < pages; page++)
-    new MasterMedium(engine).read(page * PAGE_COVERS_BYTES, bytes, 0, bytes.length);
+  pushOut(engine);
   t.equal(engine.map.cached(0), undefined, 'others have pushed it out');
   store.held = undefined;
   for (const release of held) release();
@@ -410,10 +420,7 @@ void t.test(
 );
 
 void t.test('A page that a full list names may have left the cache', async (t) => {
-  const pages = 8;
-  const { engine: first, store } = await aged(GIB, pages);
-  await first.close();
-  const engine = await Engine.open(store, { cachePages: 4 });
+  const { engine } = await agedInSmallCache();
   const { core, map, committer } = engine;
   const half = Math.floor((core.superblock.activitySlotBytes - 64) / 12 / 2);
   for (let entries = 1; entries <= half; entries++) {
@@ -422,9 +429,7 @@ void t.test('A page that a full list names may have left the cache', async (t) =
     await engine.disable();
   }
   await committer.checkpoint();
-  const bytes = Buffer.alloc(BLOCK_BYTES);
-  for (let page = 1; page < pages; page++)
-    new MasterMedium(engine).read(page * PAGE_COVERS_BYTES, bytes, 0, bytes.length);
+  pushOut(engine);
   t.equal(map.cached(0), undefined);
   await write(engine, PAGE_COVERS_BYTES);
   await committer.checkpoint();

@@ -4,9 +4,8 @@ import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_RECORDS, PAGE_UNITS, pageOffset } from '../../src/cow/format.js';
 import { growEngine } from '../../src/cow/grow.js';
 import { initStore } from '../../src/cow/init.js';
-import { QuickSyncs } from '../../src/cow/quick-syncs.js';
 import type { StoreDone } from '../../src/cow/store.js';
-import { blankStore, HoldingStore, MemoryStore } from './stores.js';
+import { alwaysQuick, blankStore, HoldingStore, MemoryStore } from './stores.js';
 
 const MIB = 2 ** 20;
 
@@ -192,12 +191,7 @@ void t.test(
         super.writeDurablyAtOnce(bytes, position);
       }
     }
-    const quickSyncs = new QuickSyncs(
-      () => true,
-      () => 0,
-    );
-    while (!quickSyncs.atOnce(0)) quickSyncs.ends();
-    for (const options of [{}, { quickSyncs }]) {
+    for (const options of [{}, { quickSyncs: alwaysQuick() }]) {
       const store = new Counted(32 * MIB);
       await initStore(store);
       const engine = await Engine.open(store, options);

@@ -3,10 +3,9 @@ import t from 'tap';
 import { Core } from '../../src/cow/core.js';
 import { SUPERBLOCK_OFFSETS } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
-import { QuickSyncs } from '../../src/cow/quick-syncs.js';
 import { readSuperblock } from '../../src/cow/recovery.js';
 import type { Step } from '../../src/cow/steps.js';
-import { FaultyStore, HoldingStore, MemoryStore, WornStore } from './stores.js';
+import { alwaysQuick, FaultyStore, HoldingStore, MemoryStore, WornStore } from './stores.js';
 import type { StoreEvent } from './stores.js';
 
 const MIB = 2 ** 20;
@@ -162,12 +161,7 @@ void t.test('Nobody need listen, and who leaves the failure out goes on', async 
 void t.test('Only a commit may wait in this thread', async (t) => {
   const store = new MemoryStore(16 * MIB);
   await initStore(store);
-  const quickSyncs = new QuickSyncs(
-    () => true,
-    () => 0,
-  );
-  while (!quickSyncs.atOnce(0)) quickSyncs.ends();
-  const core = new Core(store, readSuperblock(store), undefined, undefined, quickSyncs);
+  const core = new Core(store, readSuperblock(store), undefined, undefined, alwaysQuick());
   const places = [MIB, 2 * MIB] as const;
   for (const commit of [undefined, false, true]) {
     for (const wait of [

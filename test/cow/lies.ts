@@ -92,6 +92,14 @@ export const first: `journal ${number}` = `journal ${blocks.tail}`;
 export const second: `journal ${number}` = `journal ${blocks.tail + 1}`;
 export const last: `journal ${number}` = `journal ${blocks.needed - 1}`;
 
+/** A page of an epoch that no superblock knows. */
+export const pageToCome = edited(
+  closed,
+  'page',
+  BOTH,
+  page((it) => it.epoch++),
+);
+
 /** Beyond repair: nobody can know what is true. Nothing of it may be written. */
 export const DAMAGED: readonly [what: string, image: Image, problem: RegExp][] = [
   [
@@ -126,16 +134,7 @@ export const DAMAGED: readonly [what: string, image: Image, problem: RegExp][] =
     }),
     /does not reach epoch/,
   ],
-  [
-    'a page of an epoch to come',
-    edited(
-      closed,
-      'page',
-      BOTH,
-      page((it) => it.epoch++),
-    ),
-    /newer than every superblock/,
-  ],
+  ['a page of an epoch to come', pageToCome, /newer than every superblock/],
   [
     'a page from before the history',
     edited(closed, 'superblock', ALL, (bytes) => {

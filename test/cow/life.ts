@@ -1,12 +1,10 @@
 /** A short life of a partition in which every kind of I/O occurs, over a store that may fail, and what it was told. */
 import { Engine } from '../../src/cow/engine.js';
 import { initStore } from '../../src/cow/init.js';
-import { QuickSyncs } from '../../src/cow/quick-syncs.js';
-import type { EngineOptions } from '../../src/cow/recovery.js';
 import { MasterMedium, SlaveMedium } from '../../src/cow/mediums.js';
 import { RESULT } from '../../src/cow/results.js';
 import type { Store } from '../../src/cow/store.js';
-import { MemoryStore } from './stores.js';
+import { alwaysQuick, MemoryStore } from './stores.js';
 
 export const PARTITION_BYTES = 8 << 20;
 const BLOCK_BYTES = 4096;
@@ -41,7 +39,7 @@ export class Life {
   /** Returns once everything was answered. */
   async run(): Promise<void> {
     try {
-      this.engine = await Engine.open(this.#store, this.#quick ? atOnce() : {});
+      this.engine = await Engine.open(this.#store, this.#quick ? { quickSyncs: alwaysQuick() } : {});
     } catch {
       this.failures++;
       return;
@@ -151,16 +149,6 @@ export class Life {
     if (this.engine === undefined) throw new Error('not open');
     return this.engine;
   }
-}
-
-/** Every wait counts as quick, so that all that may be done at once is. */
-function atOnce(): EngineOptions {
-  const quickSyncs = new QuickSyncs(
-    () => true,
-    () => 0,
-  );
-  while (!quickSyncs.atOnce(0)) quickSyncs.ends();
-  return { quickSyncs };
 }
 
 /** The number that the first sector of a block shows. */

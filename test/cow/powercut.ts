@@ -9,10 +9,9 @@ import { Engine } from '../../src/cow/engine.js';
 import { JOURNAL_BLOCK_RECORDS, UNIT_BYTES } from '../../src/cow/format.js';
 import { initStore } from '../../src/cow/init.js';
 import { MasterMedium } from '../../src/cow/mediums.js';
-import { QuickSyncs } from '../../src/cow/quick-syncs.js';
 import type { EngineOptions } from '../../src/cow/recovery.js';
 import type { Steps } from '../../src/cow/steps.js';
-import { Chance, MemoryStore } from './stores.js';
+import { alwaysQuick, Chance, MemoryStore } from './stores.js';
 import type { StoreEvent } from './stores.js';
 import { History } from './history.js';
 
@@ -61,12 +60,7 @@ function engineOptions({ seed, steps }: PowerCutOptions): EngineOptions {
   const options: EngineOptions = steps === undefined ? {} : { steps };
   if (seed % 8 < 3) options.unsyncedBytesMax = (2 << (seed % 8)) * BLOCK_BYTES;
   if (seed % 4 !== 3) return options;
-  const quickSyncs = new QuickSyncs(
-    () => true,
-    () => 0,
-  );
-  while (!quickSyncs.atOnce(0)) quickSyncs.ends();
-  return { ...options, quickSyncs };
+  return { ...options, quickSyncs: alwaysQuick() };
 }
 
 class Workload {

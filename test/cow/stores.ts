@@ -1,6 +1,7 @@
 /** Stores for tests: sparse memory that records every write and sync, and one that fails on demand. */
 
 import { initStore } from '../../src/cow/init.js';
+import { QuickSyncs } from '../../src/cow/quick-syncs.js';
 import type { Store, StoreDone } from '../../src/cow/store.js';
 
 const CHUNK_BYTES = 4096;
@@ -305,4 +306,14 @@ export async function blankStore(sizeBytes: number): Promise<MemoryStore> {
   store.recording = false;
   await initStore(store);
   return store;
+}
+
+/** Every wait counts as quick, so that all that may be done at once is. */
+export function alwaysQuick(): QuickSyncs {
+  const quickSyncs = new QuickSyncs(
+    () => true,
+    () => 0,
+  );
+  while (!quickSyncs.atOnce(0)) quickSyncs.ends();
+  return quickSyncs;
 }
